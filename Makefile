@@ -1,0 +1,43 @@
+# Two commands for users: `make demo` and `make test`. Needs python3 (>= 3.11), make and the package registry.
+PYTHON ?= python3
+VENV ?= .venv
+CONSTRAINTS ?= constraints/dev.txt
+# Both sets are tested with this torch. It goes first and alone: installed as a dependency of something else,
+# pip may pick another build of it.
+TORCH ?= torch==2.13.0
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready-$(notdir $(CONSTRAINTS))
+
+.PHONY: demo test test-fast check format bench-small clean
+
+demo: $(READY)
+	$(BIN)/scope-ltx serve --model small
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+# Without the tests that pace themselves to the wall clock or drive a browser.
+test-fast: $(READY)
+	$(BIN)/python -m pytest -m "not network and not browser"
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench-small: $(READY)
+	$(BIN)/python -m benchmarks.small
+
+clean:
+	rm -rf $(VENV) build dist
+
+$(READY): pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "scope-ltx needs Python 3.11 or newer, this is " + sys.version'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check $(TORCH)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev]'
+	touch $@

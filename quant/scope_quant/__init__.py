@@ -1,0 +1,1 @@
+"""FP8 tensors and layers. Knows torch and nothing of LTX, of streaming or of a host."""

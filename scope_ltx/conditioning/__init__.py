@@ -1,0 +1,1 @@
+"""What a generation is conditioned on, as tokens: see `sequence`."""

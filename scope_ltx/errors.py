@@ -1,0 +1,43 @@
+"""The errors a user meets.
+
+    ScopeLtxError
+      CheckpointError     a model file is missing, damaged, or not what its name says
+      UnsupportedError    a valid request that this build or this model cannot serve
+      GenerationCancelled a chunk was abandoned on request; nothing was lost that was promised
+
+Bad parameters are pydantic's `ValidationError` (a `ValueError`): they name the field themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class ScopeLtxError(Exception):
+    """Base of every error that this product raises on purpose; the text is fit for a user."""
+
+
+class CheckpointError(ScopeLtxError):
+    """A model file cannot be used. Says which file, what is wrong, which keys, and what to do."""
+
+    SHOWN = 5
+
+    def __init__(self, path: Path, problem: str, *, keys: Sequence[str] = (), advice: str) -> None:
+        self.path = path
+        self.problem = problem
+        self.keys = tuple(keys)
+        self.advice = advice
+        listed = ""
+        if self.keys:
+            more = len(self.keys) - self.SHOWN
+            listed = ": " + ", ".join(self.keys[: self.SHOWN]) + (f" and {more} more" if more > 0 else "")
+        super().__init__(f"{path}: {problem}{listed}. {advice}")
+
+
+class UnsupportedError(ScopeLtxError):
+    """The request is valid, but this build or the loaded model has no way to do it."""
+
+
+class GenerationCancelled(ScopeLtxError):
+    """The chunk was abandoned because its session ended or asked for it."""

@@ -1,0 +1,104 @@
+"""Prompt -> the two text contexts that the transformer attends to.
+
+Gemma's hidden states of every layer, normalised per token and layer, go through one projection per modality
+and then through that modality's connector, in which learned registers fill the sequence up to 1,024 places.
+Source: Lightricks/LTX-2, ltx-core text encoder and embeddings connector.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+CONTEXT_TOKENS = 1024
+_RMS_EPS = 1e-6
+
+
+class Tokenizer(Protocol):
+    def encode(self, text: str) -> list[int]:
+        """Token ids, beginning with BOS, at most 1,024."""
+
+
+@dataclass(frozen=True)
+class TextContext:
+    """video: (1, 1024, video width). audio: (1, 1024, audio width). No mask: registers fill every place."""
+
+    video: Tensor
+    audio: Tensor
+
+
+class PromptEncoder:
+    """Encodes prompts and remembers the latest ones.
+
+    Only real tokens pass through Gemma and the projection: padding places would be zeroed and then replaced
+    by registers. A context is 12 MB at full size, so `cache_entries` bounds memory to about 100 MB.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, text_encoder: nn.Module, connectors: nn.Module, cache_entries: int = 8
+    ) -> None:
+        if cache_entries < 1:
+            raise ValueError(f"cache_entries must be at least 1, got {cache_entries}")
+        self._tokenizer = tokenizer
+        self._text_encoder = text_encoder
+        self._connectors: Any = connectors
+        self._cache_entries = cache_entries
+        self._cache: OrderedDict[str, TextContext] = OrderedDict()
+
+    def is_cached(self, prompt: str) -> bool:
+        return prompt in self._cache
+
+    def encode(self, prompt: str) -> TextContext:
+        """Context of `prompt`, from the cache where it is known."""
+        context = self._cache.get(prompt)
+        if context is None:
+            context = self._context(self._features(self._tokenizer.encode(prompt)))
+            while len(self._cache) >= self._cache_entries:
+                self._cache.popitem(last=False)
+            self._cache[prompt] = context
+        self._cache.move_to_end(prompt)
+        return context
+
+    def _features(self, token_ids: list[int]) -> Tensor:
+        """(1, tokens, width, layers + 1): hidden states with an RMS of 1 over the width."""
+        device = self._connectors.video_text_proj_in.weight.device
+        ids = torch.tensor([token_ids], device=device)
+        # The reference pads on the left to 1,024 and counts positions from the padding: same angles, same bits.
+        positions = torch.arange(CONTEXT_TOKENS - len(token_ids), CONTEXT_TOKENS, device=device)[None]
+        outputs = self._text_encoder(
+            input_ids=ids, position_ids=positions, use_cache=False, output_hidden_states=True
+        )
+        states = torch.stack(outputs.hidden_states, dim=-1)
+        return states * torch.rsqrt(states.square().mean(dim=2, keepdim=True) + _RMS_EPS)
+
+    def _context(self, features: Tensor) -> TextContext:
+        connectors = self._connectors
+        width = features.shape[2]
+        flat = features.flatten(2)
+        return TextContext(
+            video=_connect(connectors.video_connector, _project(connectors.video_text_proj_in, flat, width)),
+            audio=_connect(connectors.audio_connector, _project(connectors.audio_text_proj_in, flat, width)),
+        )
+
+
+def _project(projection: nn.Linear, features: Tensor, width: int) -> Tensor:
+    """Scaled by sqrt(output width / text width), so that both modalities see inputs of their own magnitude."""
+    scaled: Tensor = projection(features * math.sqrt(projection.out_features / width))
+    return scaled
+
+
+def _connect(connector: Any, tokens: Tensor) -> Tensor:
+    """Prompt tokens first, then register p mod 128 at place p, through the connector's layers unmasked."""
+    registers = connector.learnable_registers.to(tokens.dtype)
+    fill = registers.repeat(CONTEXT_TOKENS // len(registers), 1)[tokens.shape[1] :]
+    hidden = torch.cat([tokens, fill[None]], dim=1)
+    rotary = connector.rope(1, CONTEXT_TOKENS, device=hidden.device)
+    for block in connector.transformer_blocks:
+        hidden = block(hidden, attention_mask=None, rotary_emb=rotary)
+    normed: Tensor = connector.norm_out(hidden)
+    return normed

@@ -1,0 +1,145 @@
+"""One chunk: a validated request in, frames and samples out.
+
+    prompt -> text context (cached) -> noise as token sequences -> denoise -> decode picture and sound
+
+Belongs to one thread at a time: the generation thread owns the device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from scope_ltx.conditioning.sequence import TokenSequence
+from scope_ltx.config import LTX2Config
+from scope_ltx.errors import UnsupportedError
+from scope_ltx.manifest import ModelFiles
+from scope_ltx.models.components import Components, load_components
+from scope_ltx.models.decode import AudioDecoder, VideoDecoder
+from scope_ltx.models.text import PromptEncoder, TextContext
+from scope_ltx.request import Chunk, ChunkRequest, ChunkStats
+from scope_ltx.sampling.denoiser import Denoiser, Pass
+from scope_ltx.sampling.geometry import SAMPLE_RATE, ChunkGeometry
+from scope_ltx.sampling.loop import denoise
+from scope_ltx.sampling.schedules import resolve_schedule
+from scope_streaming.clock import Clock, SystemClock
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Denoised tokens of one chunk, float32: video (1, Tv, 128), audio (1, Ta, 128)."""
+
+    video: Tensor
+    audio: Tensor
+
+
+class Pipeline:
+    """Generates chunks with a loaded model. Stateless between chunks except for the prompt cache."""
+
+    def __init__(self, components: Components, clock: Clock) -> None:
+        self._device = components.device
+        self._clock = clock
+        self._prompts = PromptEncoder(components.tokenizer, components.text_encoder, components.connectors)
+        self._denoiser = Denoiser(components.transformer)
+        self._video_decoder = VideoDecoder(components.video_vae)
+        self._audio_decoder = AudioDecoder(components.audio_vae, components.vocoder)
+
+    @torch.inference_mode()
+    def generate(self, request: ChunkRequest) -> Chunk:
+        """Frames and samples of `request`; the same request gives the same bytes on the same device.
+
+        Raises UnsupportedError for a mode this pipeline does not have, GenerationCancelled when asked to stop.
+        """
+        config = request.config
+        _refuse_unsupported(config)
+        schedule = resolve_schedule(config)
+        geometry = ChunkGeometry.of(config)
+
+        started = self._clock.now()
+        context = self.encode(request.prompt)
+        encoded = self._clock.now()
+        video, audio = self.noise(geometry, request.seed)
+        latents = Latents(
+            *denoise(
+                self._denoiser,
+                video,
+                audio,
+                [Pass(context)],
+                schedule.sigmas,
+                ffn_chunk_size=config.ffn_chunk_size,
+                cancel=request.cancel,
+            )
+        )
+        self._finish_device_work()
+        denoised = self._clock.now()
+        frames, samples = self.decode(latents, geometry)
+        decoded = self._clock.now()
+
+        stats = ChunkStats(encoded - started, denoised - encoded, decoded - denoised, len(schedule.sigmas) - 1)
+        notes = config.adjustments + ((schedule.note,) if schedule.note else ())
+        return Chunk(frames.numpy(), samples.numpy(), SAMPLE_RATE, stats, notes)
+
+    @torch.inference_mode()
+    def encode(self, prompt: str) -> TextContext:
+        return self._prompts.encode(prompt)
+
+    def noise(self, geometry: ChunkGeometry, seed: int) -> tuple[TokenSequence, TokenSequence]:
+        """Pure noise in token layout, video drawn first, on the CPU: one seed is one noise on every device."""
+        generator = torch.Generator("cpu").manual_seed(seed)
+        video, audio = (
+            torch.randn(1, tokens, 128, generator=generator).to(self._device)
+            for tokens in (geometry.video_tokens, geometry.audio_tokens)
+        )
+        video_coords = self._denoiser.video_coords(
+            geometry.latent_frames, geometry.latent_height, geometry.latent_width, float(geometry.frame_rate)
+        )
+        audio_coords = self._denoiser.audio_coords(geometry.audio_tokens)
+        return TokenSequence(video, video_coords), TokenSequence(audio, audio_coords)
+
+    def decode(self, latents: Latents, geometry: ChunkGeometry) -> tuple[Tensor, Tensor]:
+        """(F, H, W, 3) uint8 and (2, N) float32, both on the CPU."""
+        frames = self._video_decoder.decode(
+            latents.video, geometry.latent_frames, geometry.latent_height, geometry.latent_width
+        )
+        samples = self._audio_decoder.decode(latents.audio, geometry.samples)
+        return frames.cpu(), samples.cpu()
+
+    def _finish_device_work(self) -> None:
+        """Only so that the stages' times are true; once per chunk, outside the loop."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+
+def load_pipeline(model_dir: Path, device: str) -> Pipeline:
+    """Load the published split files below `model_dir`; `device` is auto, cpu or cuda[:N].
+
+    Raises CheckpointError naming the file and the keys, ValueError for a device that is not there.
+    """
+    files = ModelFiles.in_directory(model_dir)
+    return Pipeline(load_components(files, resolve_device(device)), SystemClock())
+
+
+def resolve_device(name: str) -> torch.device:
+    """auto: the first CUDA device, else the CPU. Raises ValueError for one that does not exist."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"device must be auto, cpu or cuda[:N], got {name!r}") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise ValueError(f"device {name!r} is not there: PyTorch {torch.__version__} sees {found} CUDA devices")
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device must be auto, cpu or cuda[:N], got {name!r}")
+    return device
+
+
+def _refuse_unsupported(config: LTX2Config) -> None:
+    if config.i2v_image is not None and config.i2v_strength > 0:
+        raise UnsupportedError("i2v_image is not supported by this version: clear it, or set i2v_strength to 0")
+    if config.audio_input is not None:
+        raise UnsupportedError("audio_input is not supported by this version: clear it")

@@ -1,0 +1,1 @@
+"""Schedules, the denoiser that drives the transformer's blocks, and the loop over noise levels."""
