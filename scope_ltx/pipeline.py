@@ -21,10 +21,11 @@ from scope_ltx.models.components import Components, load_components
 from scope_ltx.models.decode import AudioDecoder, VideoDecoder
 from scope_ltx.models.text import PromptEncoder, TextContext
 from scope_ltx.request import Chunk, ChunkRequest, ChunkStats
-from scope_ltx.sampling.denoiser import Denoiser, Pass
+from scope_ltx.sampling.denoiser import Denoiser
 from scope_ltx.sampling.geometry import SAMPLE_RATE, ChunkGeometry
 from scope_ltx.sampling.loop import denoise
 from scope_ltx.sampling.schedules import resolve_schedule
+from scope_ltx.sampling.workspace import Pass
 from scope_streaming.clock import Clock, SystemClock
 
 
@@ -46,6 +47,10 @@ class Pipeline:
         self._denoiser = Denoiser(components.transformer)
         self._video_decoder = VideoDecoder(components.video_vae)
         self._audio_decoder = AudioDecoder(components.audio_vae, components.vocoder)
+
+    def close(self) -> None:
+        """Give up the model, so that its memory is freed even while a host still holds this object."""
+        del self._prompts, self._denoiser, self._video_decoder, self._audio_decoder
 
     @torch.inference_mode()
     def generate(self, request: ChunkRequest) -> Chunk:

@@ -25,10 +25,12 @@ from scope_ltx.conditioning.sequence import TokenSequence, freeze, pin
 from scope_ltx.config import LTX2Config
 from scope_ltx.models.decode import AudioDecoder, VideoDecoder
 from scope_ltx.models.text import PromptEncoder
-from scope_ltx.sampling.denoiser import Denoiser, Pass
+from scope_ltx.sampling.denoiser import Denoiser
 from scope_ltx.sampling.geometry import ChunkGeometry
 from scope_ltx.sampling.loop import denoise
 from scope_ltx.sampling.schedules import resolve_schedule
+from scope_ltx.sampling.workspace import Pass
+from scope_streaming.weights.streamer import ResidentWalk, Run
 from tests.tiny import TinyParts, tiny_parts
 
 PROMPT = "a red ball slides right"
@@ -246,16 +248,16 @@ def test_one_step_with_tokens_held_matches_the_reference_semantics(parts: TinyPa
 
 @torch.inference_mode()
 def test_two_passes_share_one_walk_over_the_blocks(parts: TinyParts) -> None:
-    class CountedWalk:
+    class CountedWalk(ResidentWalk):
         walks = 0
 
-        def __iter__(self) -> Iterator[Any]:
+        def __iter__(self) -> Iterator[Run]:
             self.walks += 1
-            return iter(parts.transformer.transformer_blocks)
+            return super().__iter__()
 
     encoder = PromptEncoder(parts.tokenizer, parts.text_encoder, parts.connectors)
     passes = [Pass(encoder.encode("a")), Pass(encoder.encode("b"), frozenset({1}), isolated=True)]
-    blocks = CountedWalk()
+    blocks = CountedWalk(parts.transformer.transformer_blocks)
     denoiser = Denoiser(parts.transformer, blocks)
     video, audio = sequences(denoiser)
     go_on = threading.Event()

@@ -17,7 +17,7 @@ class VideoDecoder:
     def decode(self, tokens: Tensor, frames: int, height: int, width: int) -> Tensor:
         """(1, frames * height * width, C) normalised latents -> (F, H, W, 3) uint8 on the same device."""
         vae = self._vae
-        latents = tokens.unflatten(1, (frames, height, width)).permute(0, 4, 1, 2, 3)
+        latents = tokens.view(1, frames, height, width, -1).permute(0, 4, 1, 2, 3)
         mean, std = (_per_channel(value, latents) for value in (vae.latents_mean, vae.latents_std))
         pixels: Tensor = vae.decode((latents * std + mean).to(vae.dtype), None, return_dict=False)[0]
         levels = pixels[0].float().add(1).mul(127.5).round_().clamp_(0, 255)

@@ -21,7 +21,7 @@ class ChunkedFeedForward(nn.Module):
     def forward(self, hidden_states: Tensor) -> Tensor:
         if self.chunk_size is None or hidden_states.shape[1] <= self.chunk_size:
             return self._run(hidden_states)
-        return torch.cat([self._run(part) for part in hidden_states.split(self.chunk_size, dim=1)], dim=1)
+        return torch.cat([self._run(part) for part in torch.split(hidden_states, self.chunk_size, dim=1)], dim=1)
 
     def _run(self, hidden_states: Tensor) -> Tensor:
         for layer in self.net:

@@ -9,7 +9,8 @@ from itertools import pairwise
 from torch import Tensor
 
 from scope_ltx.conditioning.sequence import TokenSequence
-from scope_ltx.sampling.denoiser import Denoiser, Pass, Velocity
+from scope_ltx.sampling.denoiser import Denoiser
+from scope_ltx.sampling.workspace import Pass, Velocity
 
 Combine = Callable[[list[Velocity]], Velocity]
 

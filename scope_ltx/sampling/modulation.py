@@ -3,8 +3,8 @@
 They depend on nothing but the noise levels and the denoise masks, so all steps go through each small network
 in one batch: the loop itself then only indexes a table.
 
-Which noise level feeds which network (facts: Lightricks/LTX-2, ltx-core transformer_args.py, confirmed by
-ComfyUI pull request 14097):
+Which noise level feeds which network (Lightricks/LTX-2, ltx-core transformer_args.py, confirmed by ComfyUI
+pull request 14097):
     time_embed, cross-attention scale and shift   the modality's own per-token level (mask * sigma)
     prompt_adaln                                   the modality's scalar sigma
     cross-attention gates                          the *other* modality's scalar sigma
@@ -25,71 +25,64 @@ TIMESTEP_SCALE = 1000.0
 
 
 @dataclass(frozen=True)
-class ModalityModulation:
-    """Tables over S steps and K distinct mask levels, for one modality of width D.
+class ModulationTable:
+    """values: (S, K, W) over S steps and K distinct mask levels. level_of_token: (T,) int64, or None where
+    all tokens share one row."""
 
-    tokens: (S, K, 9 D). output: (S, K, D). cross: (S, K, 4 D). gate: (S, 1, D). prompt: (S, 1, 2 D).
-    level_of_token: (T,) int64, or None when every token has the same level.
-    """
+    values: Tensor
+    level_of_token: Tensor | None = None
 
-    tokens: Tensor
-    output: Tensor
-    cross: Tensor
-    gate: Tensor
-    prompt: Tensor
-    level_of_token: Tensor | None
-
-    def per_token(self, table: Tensor, step: int) -> Tensor:
-        """(1, 1 or T, ...): the step's row, spread to tokens where their levels differ."""
-        row = table[step : step + 1]
-        return row if self.level_of_token is None else row[:, self.level_of_token]
+    def row(self, step: Tensor) -> Tensor:
+        """(1, 1 or T, W) at `step`, a (1,) int64 tensor: indexing on the device keeps the step in a graph."""
+        row = self.values.index_select(0, step)
+        return row if self.level_of_token is None else row.index_select(1, self.level_of_token)
 
 
 @dataclass(frozen=True)
 class Modulation:
-    video: ModalityModulation
-    audio: ModalityModulation
+    """blocks: under the argument names of diffusers' block. heads: video and audio output scale and shift."""
+
+    blocks: dict[str, ModulationTable]
+    heads: tuple[ModulationTable, ModulationTable]
+
+    @property
+    def layout(self) -> tuple[bool, bool]:
+        """Whether video and audio tokens differ in level: what decides the shapes of the rows."""
+        return (self.heads[0].level_of_token is not None, self.heads[1].level_of_token is not None)
 
 
 def build_modulation(
     model: Any, video: TokenSequence, audio: TokenSequence, sigmas: tuple[float, ...], dtype: torch.dtype
 ) -> Modulation:
     """Tables for every step of `sigmas` (the final 0 is no step). `model` is diffusers' LTX-2 transformer."""
-    steps = torch.tensor(sigmas[:-1], dtype=torch.float32, device=video.latents.device) * TIMESTEP_SCALE
+    steps = torch.tensor(sigmas[:-1], dtype=torch.float32, device=video.latents.device)[:, None] * TIMESTEP_SCALE
     video_scalar = torch.zeros_like(steps) if video.frozen else steps
     audio_scalar = torch.zeros_like(steps) if audio.frozen else steps
     video_levels, video_index = _levels(video)
     audio_levels, audio_index = _levels(audio)
+    video_tokens, audio_tokens = steps * video_levels, steps * audio_levels
 
-    def table(network: Any, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+    def embed(network: Any, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         modulation, embedding = network(timesteps.flatten(), batch_size=timesteps.numel(), hidden_dtype=dtype)
         return modulation.unflatten(0, timesteps.shape), embedding.unflatten(0, timesteps.shape)
 
-    def modality(
-        names: tuple[str, str, str, str], levels: Tensor, index: Tensor | None, own: Tensor, other: Tensor
-    ) -> ModalityModulation:
-        embed, cross, gate, prompt = (getattr(model, name) for name in names)
-        timesteps = steps[:, None] * levels[None]
-        tokens, output = table(embed, timesteps)
-        return ModalityModulation(
-            tokens=tokens,
-            output=output,
-            cross=table(cross, timesteps)[0],
-            gate=table(gate, other[:, None])[0],
-            prompt=table(prompt, own[:, None])[0],
-            level_of_token=index,
-        )
+    def table(network: Any, timesteps: Tensor, index: Tensor | None = None) -> ModulationTable:
+        return ModulationTable(embed(network, timesteps)[0], index)
 
-    video_names = ("time_embed", "av_cross_attn_video_scale_shift", "av_cross_attn_video_a2v_gate", "prompt_adaln")
-    audio_names = (
-        "audio_time_embed",
-        "av_cross_attn_audio_scale_shift",
-        "av_cross_attn_audio_v2a_gate",
-        "audio_prompt_adaln",
-    )
+    video_temb, video_head = embed(model.time_embed, video_tokens)
+    audio_temb, audio_head = embed(model.audio_time_embed, audio_tokens)
     return Modulation(
-        video=modality(video_names, video_levels, video_index, video_scalar, audio_scalar),
-        audio=modality(audio_names, audio_levels, audio_index, audio_scalar, video_scalar),
+        blocks={
+            "temb": ModulationTable(video_temb, video_index),
+            "temb_audio": ModulationTable(audio_temb, audio_index),
+            "temb_ca_scale_shift": table(model.av_cross_attn_video_scale_shift, video_tokens, video_index),
+            "temb_ca_audio_scale_shift": table(model.av_cross_attn_audio_scale_shift, audio_tokens, audio_index),
+            "temb_ca_gate": table(model.av_cross_attn_video_a2v_gate, audio_scalar),
+            "temb_ca_audio_gate": table(model.av_cross_attn_audio_v2a_gate, video_scalar),
+            "temb_prompt": table(model.prompt_adaln, video_scalar),
+            "temb_prompt_audio": table(model.audio_prompt_adaln, audio_scalar),
+        },
+        heads=(ModulationTable(video_head, video_index), ModulationTable(audio_head, audio_index)),
     )
 
 
@@ -98,4 +91,4 @@ def _levels(sequence: TokenSequence) -> tuple[Tensor, Tensor | None]:
     if sequence.denoise_mask is None:
         return torch.ones(1, device=sequence.latents.device), None
     levels, index = torch.unique(sequence.denoise_mask[0, :, 0], return_inverse=True)
-    return levels, None if len(levels) == 1 else index
+    return levels, index

@@ -27,7 +27,9 @@ class Segment:
         if self.frames.ndim != 4 or self.frames.shape[3] != 3 or self.frames.dtype != np.uint8:
             raise ValueError(f"frames must be uint8 (F, H, W, 3), got {self.frames.dtype} {self.frames.shape}")
         if self.samples.ndim != 2 or self.samples.dtype != np.float32:
-            raise ValueError(f"samples must be float32 (channels, N), got {self.samples.dtype} {self.samples.shape}")
+            raise ValueError(
+                f"samples must be float32 (channels, N), got {self.samples.dtype} {self.samples.shape}"
+            )
         if len(self.frames) != len(self.times.frame_ticks) or self.samples.shape[1] != self.times.samples:
             raise ValueError(
                 f"the times are for {len(self.times.frame_ticks)} frames and {self.times.samples} samples, "

@@ -57,17 +57,32 @@ class Timeline:
         self._cursor = 0
         self._lock = threading.Lock()
 
-    def advance(self, frames: int, frame_rate: Fraction) -> SegmentTimes:
-        """Times of the next segment of `frames` frames; the cursor moves to its end.
+    def peek(self, frames: int, frame_rate: Fraction) -> SegmentTimes:
+        """Times that the next segment of `frames` frames would have; the cursor stays.
 
-        The end is rounded to a whole sample (at most 10 µs at 48 kHz), so a rate that is no whole number of
-        ticks loses nothing between segments: the next one starts exactly where this one ends.
+        The end is rounded to a whole sample (at most 10 µs at 48 kHz) and the next segment starts exactly
+        there: no gap, no overlap. Frames are rounded to a whole tick from their own segment's start.
         """
         if frames < 1:
             raise ValueError(f"a segment needs at least one frame, got {frames}")
         samples = segment_samples(frames, frame_rate, self._sample_rate)
+        if samples < 1:
+            raise ValueError(f"{frames} frames at {frame_rate} fps are shorter than one sample")
         with self._lock:
             start = self._cursor
-            self._cursor = end = start + samples * (TICKS_PER_SECOND // self._sample_rate)
+        end = start + samples * (TICKS_PER_SECOND // self._sample_rate)
         ticks = tuple(start + round(i * TICKS_PER_SECOND / frame_rate) for i in range(frames))
         return SegmentTimes(start, end, ticks, samples, self._sample_rate)
+
+    def commit(self, times: SegmentTimes) -> None:
+        """Move the cursor to the end of `times`. Raises ValueError when they do not start at the cursor."""
+        with self._lock:
+            if times.start != self._cursor:
+                raise ValueError(f"the cursor is at {self._cursor}, the times start at {times.start}")
+            self._cursor = times.end
+
+    def advance(self, frames: int, frame_rate: Fraction) -> SegmentTimes:
+        """`peek` and `commit`: the next segment's times, taken. One caller at a time."""
+        times = self.peek(frames, frame_rate)
+        self.commit(times)
+        return times

@@ -1,0 +1,66 @@
+"""Parameters from a TOML or JSON file and from `name=value` arguments, as one checked configuration."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from scope_ltx.config import LTX2Config, describe_problem
+
+
+def load_config(path: Path | None, overrides: Mapping[str, Any]) -> LTX2Config:
+    """The defaults, changed by the file, changed by `overrides`; checked once, together.
+
+    Raises ValueError with one line per problem: "FILE: field: ..." for a value that came from the file,
+    "field: ..." for one that came from `overrides`.
+    """
+    from_file = {} if path is None else read_parameters(path)
+    try:
+        return LTX2Config.model_validate({**from_file, **overrides})
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors(include_url=False):
+            ours = problem["loc"] and problem["loc"][0] in from_file and problem["loc"][0] not in overrides
+            lines.append(f"{path}: {describe_problem(problem)}" if ours else describe_problem(problem))
+        raise ValueError("\n".join(lines)) from error
+
+
+def read_parameters(path: Path) -> dict[str, Any]:
+    """The parameters a .toml or .json file holds, unchecked. TOML has no null; JSON has.
+
+    Raises ValueError naming the file when it cannot be read or is no table of parameters.
+    """
+    if path.suffix not in (".toml", ".json"):
+        raise ValueError(f"{path}: a configuration file ends in .toml or .json")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: is not UTF-8 text (byte {error.start})") from error
+    try:
+        values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{path}: is not valid {path.suffix[1:].upper()}: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: must hold one object of parameters, got a {type(values).__name__}")
+    return values
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """`name=value`; a value that is not JSON is plain text: num_steps=4, schedule=linear.
+
+    Raises ValueError when there is no name or no "=".
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise ValueError(f"expected name=value, got {text!r}")
+    try:
+        return name.strip(), json.loads(value)
+    except json.JSONDecodeError:
+        return name.strip(), value

@@ -1,0 +1,81 @@
+// The prompt box: what is playing, what is queued, what is only typed.
+
+const NOTHING = { phase: "", text: "" };
+
+export class PromptBox {
+  #queued = null;
+  #playing = null;
+
+  constructor(form, { send, toasts }) {
+    this.form = form;
+    this.box = form.querySelector("textarea");
+    this.button = form.querySelector("#send");
+    this.line = form.querySelector("#prompt-state");
+    this.problem = form.querySelector("#prompt-error");
+    this.sendPrompt = send;
+    this.toasts = toasts;
+    const apple = /Mac|iPhone|iPad/.test(navigator.platform);
+    form.querySelector("#send-keys").textContent = apple ? "⌘ ↵" : "Ctrl ↵";
+    form.addEventListener("submit", (event) => { event.preventDefault(); this.#submit(); });
+    this.box.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || event.isComposing) return;
+      event.preventDefault();
+      this.#submit();
+    });
+    this.box.addEventListener("input", () => this.#fail(""));
+  }
+
+  /** The server's prompt at start: fills the box unless something was typed already. */
+  start(prompt) {
+    if (this.box.value === "") this.box.value = prompt;
+  }
+
+  /** `playing` is the prompt of the chunk on air, or null before the first. */
+  onAir(playing) {
+    this.#playing = playing;
+    if (this.#queued !== null && playing === this.#queued) this.#queued = null;
+    this.#show();
+  }
+
+  async #submit() {
+    const prompt = this.box.value.trim();
+    if (prompt === "") {
+      this.#fail("Write what the stream should show first.");
+      this.box.focus();
+      return;
+    }
+    this.button.disabled = true;
+    try {
+      // The server may tidy the text; what it will report as playing is what it gives back here.
+      const taken = (await this.sendPrompt(prompt)).prompt;
+      this.#fail("");
+      this.#queued = taken === this.#playing ? null : taken;
+      this.#show();
+    } catch (error) {
+      if (error.fields?.length) this.#fail(error.message);
+      else this.toasts.error(error);
+    } finally {
+      this.button.disabled = false;
+    }
+  }
+
+  #fail(sentence) {
+    this.problem.textContent = sentence;
+    this.box.setAttribute("aria-invalid", String(sentence !== ""));
+  }
+
+  #show() {
+    const { phase, text } = this.#state();
+    this.line.dataset.phase = phase;
+    const span = this.line.querySelector("span");
+    // The region is read aloud on every change, so leave equal text alone.
+    if (span.textContent !== text) span.textContent = text;
+    span.title = this.#queued ?? this.#playing ?? "";
+  }
+
+  #state() {
+    if (this.#queued !== null) return { phase: "queued", text: `Queued for the next chunk: ${this.#queued}` };
+    if (this.#playing) return { phase: "playing", text: `Now playing: ${this.#playing}` };
+    return NOTHING;
+  }
+}

@@ -1,0 +1,134 @@
+"""What the live host plays: loads the model, makes chunks and publishes them, and knows how it is going."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
+
+from scope_ltx.config import LTX2Config
+from scope_ltx.errors import GenerationCancelled, ScopeLtxError
+from scope_ltx.request import Chunk, ChunkRequest, Generator
+from scope_ltx.session import Session
+from scope_streaming.clock import Clock
+from scope_streaming.media.broadcast import Broadcaster
+from scope_streaming.media.handoff import Handoff
+from scope_streaming.media.loop import ChunkLoop
+from scope_streaming.media.segment import Segment
+
+logger = logging.getLogger(__name__)
+
+StreamState = Literal["loading", "live", "error"]
+STOP_TIMEOUT_S = 1.5
+"""A chunk gives up at its next step. What takes longer is left to the end of the process (daemon thread)."""
+
+
+class ModelLoadError(ScopeLtxError):
+    """The model could not be loaded, so there will be no stream."""
+
+
+class LoadingGenerator:
+    """Loads the real generator on its first use, so the thread that will own the device also loads it."""
+
+    def __init__(self, start: Callable[[], Generator]) -> None:
+        self._start = start
+        self._generator: Generator | None = None
+
+    def generate(self, request: ChunkRequest) -> Chunk:
+        """Raises ModelLoadError once for every reason why there is no model, else what the generator raises."""
+        if self._generator is None:
+            try:
+                self._generator = self._start()
+            except Exception as error:
+                raise ModelLoadError(str(error) or type(error).__name__) from error
+            if request.cancel.is_set():
+                raise GenerationCancelled("stopped while the model was loading")
+        return self._generator.generate(request)
+
+
+class LiveStream:
+    """Owns the session, the generation thread, the encoder thread and the broadcast.
+
+    `open` and `close` belong to one event loop, and so does everything but `session`.
+    """
+
+    def __init__(
+        self, start: Callable[[], Generator], config: LTX2Config, prompt: str, clock: Clock, nonce: str
+    ) -> None:
+        self.session = Session(LoadingGenerator(start), config, prompt, nonce)
+        self._clock = clock
+        self._handoff: Handoff[Segment] = Handoff()
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="media-encoder")
+        self.broadcaster = Broadcaster(self._handoff, clock, self._executor)
+        self._loop = ChunkLoop(
+            self.session.next_segment,
+            self._handoff,
+            clock,
+            lambda: self.session.config.realtime_pacing_slack,
+            name="generation",
+            fatal=(ModelLoadError,),
+            abandoned=(GenerationCancelled,),
+        )
+        self._playing: asyncio.Task[None] | None = None
+        self._opened_s = clock.now()
+        self._failure: str | None = None
+
+    @property
+    def state(self) -> StreamState:
+        """A failed chunk is an error only when nothing is left to play: the next try may come in time."""
+        if self._failure is not None or (self._loop.report.failures and self.buffer_s == 0):
+            return "error"
+        return "live" if self.broadcaster.started else "loading"
+
+    @property
+    def last_error(self) -> str | None:
+        return self._failure or self._loop.report.last_error
+
+    @property
+    def buffer_s(self) -> float:
+        """Seconds that can be played from what is made: on its way to viewers, and waiting in the hand-off."""
+        return self.broadcaster.report.buffer_s + len(self._handoff) * self._loop.report.last_segment_s
+
+    @property
+    def uptime_s(self) -> float:
+        return self._clock.now() - self._opened_s
+
+    @property
+    def real_time_factor(self) -> float | None:
+        """Seconds of media per second of work in the newest chunk, loading not counted."""
+        stats, report = self.session.last_stats, self._loop.report
+        if stats is None or not report.segments or stats.total_s <= 0:
+            return None
+        return report.last_segment_s / stats.total_s
+
+    def retry(self) -> None:
+        """Parameters have changed: what failed is tried again now."""
+        self._loop.retry()
+
+    def open(self) -> None:
+        self._playing = asyncio.create_task(self._play(), name="broadcast")
+        self._loop.start()
+
+    async def close(self) -> None:
+        """Stop within about two seconds. A generation thread that does not answer is told of and left."""
+        self._loop.request_stop()
+        self.session.close()
+        if self._playing is not None:
+            self._playing.cancel()
+            await asyncio.gather(self._playing, return_exceptions=True)
+        if not await asyncio.to_thread(self._loop.stop, STOP_TIMEOUT_S):
+            logger.warning("the generation thread is still busy after %.1f s", STOP_TIMEOUT_S)
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    async def _play(self) -> None:
+        try:
+            await self.broadcaster.run()
+        except ModelLoadError as error:
+            self._failure = str(error)
+            logger.error("the model could not be loaded: %s", error)
+        except Exception as error:
+            self._failure = str(error) or type(error).__name__
+            self._loop.request_stop()
+            logger.exception("the broadcast has ended")

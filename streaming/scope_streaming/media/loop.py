@@ -1,0 +1,150 @@
+"""The generation thread: makes one segment after another for as long as somebody takes them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from scope_streaming.clock import Clock
+from scope_streaming.media.handoff import Handoff
+from scope_streaming.media.pacing import may_start
+from scope_streaming.media.segment import Segment
+
+logger = logging.getLogger(__name__)
+
+BACKOFF_S = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Waits after the first, second, ... failure in a row; the last one repeats."""
+PACE_RESOLUTION_S = 0.001
+"""Shorter waits are not worth a system call, and rounding can ask for one of 1e-17 s for ever."""
+
+
+@dataclass(frozen=True)
+class LoopReport:
+    """`failures` counts those in a row and is 0 again after a success, which also clears `last_error`."""
+
+    segments: int
+    media_s: float
+    last_segment_s: float
+    failures: int
+    last_error: str | None
+
+
+class ChunkLoop:
+    """Owns one named thread that calls `source`, the only code that touches the device.
+
+    A failing source is tried again after a growing wait, with its error in `report`, so that a stream
+    survives a bad parameter. An exception of a type in `fatal` ends the loop and is carried to the consumer
+    through the hand-off, and so is anything that is not an `Exception`. A type in `abandoned` means that a
+    chunk was given up on request: no error, the next one starts at once.
+    """
+
+    def __init__(
+        self,
+        source: Callable[[], Segment],
+        handoff: Handoff[Segment],
+        clock: Clock,
+        slack: Callable[[], float],
+        *,
+        name: str = "chunk-loop",
+        fatal: tuple[type[Exception], ...] = (),
+        abandoned: tuple[type[Exception], ...] = (),
+    ) -> None:
+        self._source = source
+        self._handoff = handoff
+        self._clock = clock
+        self._slack = slack
+        self._fatal = fatal
+        self._abandoned = abandoned
+        # A daemon, so that a process can end while a library does not answer; `stop` is the orderly way.
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._stopping = threading.Event()
+        self._wake = threading.Event()
+        self._anchor_s: float | None = None
+        self._report = LoopReport(0, 0.0, 0.0, 0, None)
+
+    @property
+    def report(self) -> LoopReport:
+        return self._report
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def retry(self) -> None:
+        """End a wait now: parameters have changed, so what failed may work, and the slack may be another."""
+        self._wake.set()
+
+    def request_stop(self) -> None:
+        """Make no further chunk and wake every wait. Does not wait for a chunk that is being made."""
+        self._stopping.set()
+        self._wake.set()
+        self._handoff.close()
+
+    def stop(self, timeout_s: float) -> bool:
+        """`request_stop`, then join. Returns whether the thread has ended within `timeout_s`."""
+        self.request_stop()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def step(self) -> bool:
+        """Wait for a free place and for the pace, then make one segment. False when the loop is over."""
+        if not self._handoff.reserve():
+            return False
+        if not self._wait_for_pace():
+            self._handoff.release()
+            return False
+        try:
+            segment = self._source()
+        except self._abandoned:
+            self._handoff.release()
+        except self._fatal as error:
+            self._fail(error)
+            self._handoff.fail(error)
+            return False
+        except Exception as error:
+            self._handoff.release()
+            if not self._stopping.is_set():
+                self._fail(error)
+                logger.exception("chunk %d failed", self._report.segments)
+                self._back_off()
+        else:
+            done, seconds = self._report, segment.times.seconds
+            self._report = LoopReport(done.segments + 1, done.media_s + seconds, seconds, 0, None)
+            self._handoff.put(segment)
+        return not self._stopping.is_set()
+
+    def _run(self) -> None:
+        try:
+            while self.step():
+                pass
+        except BaseException as error:
+            self._fail(error)
+            self._handoff.fail(error)
+
+    def _wait_for_pace(self) -> bool:
+        """False when stopped meanwhile. A stall is not saved up: time that playback has lost buys no lead."""
+        while not self._stopping.is_set():
+            now = self._clock.now()
+            media_s = self._report.media_s
+            if self._anchor_s is None or now - self._anchor_s > media_s:
+                self._anchor_s = now - media_s
+            wait_s = may_start(media_s, now - self._anchor_s, self._slack())
+            if wait_s < PACE_RESOLUTION_S:
+                return True
+            self._wait(wait_s)
+        return False
+
+    def _back_off(self) -> None:
+        self._wait(BACKOFF_S[min(self._report.failures, len(BACKOFF_S)) - 1])
+
+    def _wait(self, seconds: float) -> None:
+        self._clock.wait(self._wake, seconds)
+        if not self._stopping.is_set():
+            self._wake.clear()
+
+    def _fail(self, error: BaseException) -> None:
+        done = self._report
+        message = str(error) or type(error).__name__
+        self._report = replace(done, failures=done.failures + 1, last_error=message)

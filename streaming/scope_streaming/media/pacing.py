@@ -1,0 +1,103 @@
+"""When things may happen: when a chunk may start, and when a moment of media is due.
+
+Pure arithmetic. Nothing here sleeps or reads a clock: seconds come in, seconds or a finding go out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scope_streaming.media.timeline import TICKS_PER_SECOND
+
+
+def may_start(media_s: float, elapsed_s: float, slack: float) -> float:
+    """Seconds to wait before the next chunk starts, so that `media_s <= elapsed_s * (1 + slack)` then holds.
+
+    `media_s` of media were made in `elapsed_s` of wall clock. A slack of 0 means that the generator never
+    waits. Raises ValueError for a negative slack.
+    """
+    if not slack >= 0:
+        raise ValueError(f"slack must be 0 or more, got {slack}")
+    if slack == 0:
+        return 0.0
+    return max(0.0, media_s / (1 + slack) - elapsed_s)
+
+
+@dataclass(frozen=True)
+class Stall:
+    """Viewers waited: presentation went on for `ticks` without media, starting at `at_ticks`."""
+
+    at_ticks: int
+    ticks: int
+
+    @property
+    def seconds(self) -> float:
+        return self.ticks / TICKS_PER_SECOND
+
+
+class PlayoutClock:
+    """Ties media time to presentation time, and presentation time to the wall clock.
+
+    Presentation time is what viewers see on the wire: continuous, in ticks, 0 at the anchor. It is media time
+    plus every stall so far, so a stall moves picture and sound by the same amount and lips stay in sync.
+    Deadlines are absolute: a late wake-up delays one packet, never those after it. One thread at a time.
+    """
+
+    def __init__(self) -> None:
+        self._anchor_s: float | None = None
+        self._shift_ticks: int | None = None
+        self._stalls = 0
+        self._stall_ticks = 0
+
+    @property
+    def started(self) -> bool:
+        return self._anchor_s is not None
+
+    @property
+    def stalls(self) -> int:
+        return self._stalls
+
+    @property
+    def stall_s(self) -> float:
+        return self._stall_ticks / TICKS_PER_SECOND
+
+    def start(self, anchor_s: float) -> None:
+        """Presentation tick 0 is due at `anchor_s`. Raises RuntimeError when it has started before."""
+        if self._anchor_s is not None:
+            raise RuntimeError("the playout clock has started already")
+        self._anchor_s = anchor_s
+
+    def deadline_s(self, ticks: int) -> float:
+        """Wall seconds at which presentation `ticks` is due."""
+        return self._anchor() + ticks / TICKS_PER_SECOND
+
+    def ticks_at(self, now_s: float) -> int:
+        """Presentation ticks that are due at `now_s`; negative before the anchor."""
+        return int((now_s - self._anchor()) * TICKS_PER_SECOND // 1)
+
+    def place(self, media_ticks: int, earliest: int) -> tuple[int, Stall | None]:
+        """Presentation ticks for media that start at `media_ticks` and cannot show before `earliest`.
+
+        Media that come too late move everything after them, and the stall says by how much. The first media
+        of a stream set the relation and are no stall.
+        """
+        if self._shift_ticks is None:
+            self._shift_ticks = earliest - media_ticks
+        due = media_ticks + self._shift_ticks
+        return max(due, earliest), self.stall(due, earliest - due)
+
+    def stall(self, at_ticks: int, ticks: int) -> Stall | None:
+        """All media from `at_ticks` on show `ticks` later. Nothing happens when that is not positive."""
+        if ticks <= 0:
+            return None
+        if self._shift_ticks is None:
+            raise RuntimeError("nothing was placed yet, so nothing can stall")
+        self._shift_ticks += ticks
+        self._stalls += 1
+        self._stall_ticks += ticks
+        return Stall(at_ticks, ticks)
+
+    def _anchor(self) -> float:
+        if self._anchor_s is None:
+            raise RuntimeError("the playout clock has not started")
+        return self._anchor_s

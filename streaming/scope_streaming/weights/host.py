@@ -1,0 +1,88 @@
+"""Page-locked host memory, from which the device copies without the processor.
+
+PyTorch's `pin_memory` rounds a size up to a power of two: a block of 370 MiB would lock 512. Here ordinary
+memory of the exact size is registered with the driver instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+PAGE = 4096
+
+
+class PinningError(RuntimeError):
+    """Host memory could not be page-locked."""
+
+    def __init__(self, nbytes: int, pinned_nbytes: int, reason: str) -> None:
+        super().__init__(
+            f"could not page-lock {nbytes / 2**20:.0f} MiB of host memory (already locked: "
+            f"{pinned_nbytes / 2**30:.2f} GiB): {reason}. Raise the limit (`ulimit -l unlimited`; in a container "
+            "`--ulimit memlock=-1`; under WSL raise `memory` in .wslconfig, at most half of it can be locked), "
+            "free host memory, or choose pageable host memory, which copies at about half the speed."
+        )
+
+
+class HostMemory:
+    """Hands out host buffers and unlocks them at the end. `pinned_nbytes` is what is locked now.
+
+    register and unregister take an address (and a size) and raise RuntimeError; None leaves memory pageable.
+    """
+
+    def __init__(
+        self, register: Callable[[int, int], None] | None, unregister: Callable[[int], None] | None
+    ) -> None:
+        self._register = register
+        self._unregister = unregister
+        self._locked: dict[int, int] = {}
+
+    @property
+    def pinned_nbytes(self) -> int:
+        return sum(self._locked.values())
+
+    def allocate(self, nbytes: int) -> Tensor:
+        """1-D uint8 of `nbytes`, page-aligned. Raises PinningError."""
+        raw = torch.empty(nbytes + PAGE, dtype=torch.uint8)
+        start = -raw.data_ptr() % PAGE
+        buffer = raw[start : start + nbytes]
+        if self._register is not None:
+            try:
+                self._register(buffer.data_ptr(), nbytes)
+            except RuntimeError as error:
+                raise PinningError(nbytes, self.pinned_nbytes, str(error)) from error
+            self._locked[buffer.data_ptr()] = nbytes
+        return buffer
+
+    def release(self, buffer: Tensor) -> None:
+        """Unlock a buffer from `allocate`. Copies from it must have finished."""
+        if self._locked.pop(buffer.data_ptr(), None) is not None and self._unregister is not None:
+            self._unregister(buffer.data_ptr())
+
+    def close(self) -> None:
+        for address in list(self._locked):
+            del self._locked[address]
+            if self._unregister is not None:
+                self._unregister(address)
+
+
+def pageable_memory() -> HostMemory:
+    """For the CPU, where nothing is copied by a device, and for hosts that cannot lock memory."""
+    return HostMemory(None, None)
+
+
+def cuda_memory() -> HostMemory:
+    """Page-locked through the CUDA runtime."""
+    runtime: Any = torch.cuda.cudart()
+
+    def check(code: Any) -> None:
+        if int(code) != 0:
+            raise RuntimeError(f"the CUDA runtime answered {code} ({int(code)})")
+
+    return HostMemory(
+        lambda address, nbytes: check(runtime.cudaHostRegister(address, nbytes, 0)),
+        lambda address: check(runtime.cudaHostUnregister(address)),
+    )

@@ -1,0 +1,191 @@
+"""One model's blocks behind plain iteration: `for run in walk: for index, block in run: x = block(x)`.
+
+A run is a stretch of neighbouring blocks that are all on the device, or one block that is streamed: nothing
+has to be waited for inside it, so its kernels can be launched as one graph.
+
+Binding happens once. A resident block's tensors are views of a device buffer of its own; a streamed block's
+are views of its slot, so every block has fixed addresses and can be captured in a CUDA graph. Iterating only
+orders copies against compute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+from scope_streaming.weights.host import HostMemory
+from scope_streaming.weights.layout import BlockLayout, bind, block_tensors, layout_of, views
+from scope_streaming.weights.plan import ResidencyPlan
+from scope_streaming.weights.ring import SlotRing
+
+Fill = Callable[[int, dict[str, Tensor]], None]
+"""Writes the values of block `index` into the given tensors: from a file, or from another module."""
+
+
+Run = Sequence[tuple[int, Any]]
+"""Consecutive blocks with their indices."""
+
+RUN_BLOCKS = 16
+"""Longest run. One graph for a whole model would save nothing more, and a cancelled chunk is abandoned between
+runs: a third of a step."""
+
+
+class BlockWalk(Protocol):
+    def __iter__(self) -> Iterator[Run]:
+        """All blocks once, in order; a run's blocks are usable until the next run is asked for."""
+
+
+class ResidentWalk:
+    """Blocks that are where they are used."""
+
+    def __init__(self, blocks: Sequence[nn.Module]) -> None:
+        self._runs = runs(len(blocks), frozenset())
+        self._blocks = list(blocks)
+
+    def __iter__(self) -> Iterator[Run]:
+        for run in self._runs:
+            yield [(index, self._blocks[index]) for index in run]
+
+
+def runs(count: int, alone: frozenset[int]) -> list[range]:
+    """Blocks 0...count-1 cut into runs of at most RUN_BLOCKS; the blocks of `alone` are runs of their own."""
+    cut: list[range] = []
+    start = 0
+    for index in range(count):
+        if index in alone or index - start == RUN_BLOCKS:
+            if start < index:
+                cut.append(range(start, index))
+            start = index
+        if index in alone:
+            cut.append(range(index, index + 1))
+            start = index + 1
+    if start < count:
+        cut.append(range(start, count))
+    return cut
+
+
+class BlockStreamer:
+    """Owns where the weights of `blocks` are. A context manager: leaving frees device and page-locked memory.
+
+    `fill(index, tensors)` supplies the values of a block; it is called once per block while this is made, into
+    page-locked memory for a streamed block and into device memory for a resident one: the host never holds
+    more than what is streamed. The blocks may be on `meta`.
+    Belongs to the thread that launches compute.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[nn.Module],
+        fill: Fill,
+        plan: ResidencyPlan,
+        ring: SlotRing | None,
+        host: HostMemory,
+        device: torch.device,
+    ) -> None:
+        if plan.streamed and (ring is None or ring.slots < plan.slots):
+            raise ValueError(f"the plan streams through {plan.slots} slots: a ring with as many is needed")
+        self._blocks = list(blocks)
+        self._plan = plan
+        self._ring = ring
+        self._host = host
+        self._sources: dict[int, Tensor] = {}
+        self._place = {block: place for place, block in enumerate(plan.streamed)}
+        self._runs = runs(len(self._blocks), frozenset(plan.streamed))
+        layouts = [layout_of(block_tensors(block)) for block in self._blocks]
+        self._check(layouts)
+        for index, layout in enumerate(layouts):
+            if index in self._place:
+                self._bind_streamed(index, layout, fill)
+            else:
+                self._bind_resident(index, layout, fill, device)
+
+    @property
+    def plan(self) -> ResidencyPlan:
+        return self._plan
+
+    def __len__(self) -> int:
+        return len(self._blocks)
+
+    def __iter__(self) -> Iterator[Run]:
+        """Stopping early is safe: what was used is released."""
+        for run in self._runs:
+            self.acquire(run[0])
+            try:
+                yield [(index, self._blocks[index]) for index in run]
+            finally:
+                self.release(run[0])
+
+    def acquire(self, index: int) -> None:
+        """Compute queued from now on may use block `index`."""
+        place = self._place.get(index)
+        if place is not None and self._ring is not None:
+            self._ring.acquire(place % self._plan.slots, self._key(index), self._sources[index])
+
+    def release(self, index: int) -> None:
+        """Compute on block `index` is queued: its slot goes to the block that needs it next, in a cycle."""
+        place = self._place.get(index)
+        if place is None or self._ring is None:
+            return
+        slot = place % self._plan.slots
+        self._ring.release(slot)
+        following = self._plan.streamed[self._next_in_slot(place)]
+        self._ring.fetch(slot, self._key(following), self._sources[following])
+
+    def prefetch(self) -> None:
+        """Start the copies of the first streamed blocks, so that a walk does not begin by waiting."""
+        if self._ring is not None:
+            for slot, block in enumerate(self._plan.streamed[: self._plan.slots]):
+                self._ring.fetch(slot, self._key(block), self._sources[block])
+
+    def close(self) -> None:
+        """Wait for copies under way; unlock host memory; leave the blocks on `meta`."""
+        if self._ring is not None:
+            self._ring.drain()
+            for index in self._sources:
+                self._ring.forget(self._key(index))
+        for block in self._blocks:
+            bind(block, {name: tensor.to("meta") for name, tensor in block_tensors(block).items()})
+        for source in self._sources.values():
+            self._host.release(source)
+        self._sources.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _next_in_slot(self, place: int) -> int:
+        """The streamed place that uses this slot next: `slots` further, or the slot's first again.
+
+        Counting on modulo the number of streamed blocks would change slots where that number is odd.
+        """
+        following = place + self._plan.slots
+        return following if following < len(self._plan.streamed) else place % self._plan.slots
+
+    def _key(self, index: int) -> tuple[int, int]:
+        return (id(self), index)
+
+    def _check(self, layouts: list[BlockLayout]) -> None:
+        planned = self._plan.block_nbytes
+        found = tuple(layout.nbytes for layout in layouts)
+        if planned != found:
+            raise ValueError(f"the plan is for blocks of {planned[:3]}... bytes, these have {found[:3]}...")
+
+    def _bind_streamed(self, index: int, layout: BlockLayout, fill: Fill) -> None:
+        assert self._ring is not None
+        source = self._host.allocate(layout.nbytes)
+        self._sources[index] = source
+        fill(index, views(source, layout))
+        bind(self._blocks[index], views(self._ring.buffer(self._place[index] % self._plan.slots), layout))
+
+    def _bind_resident(self, index: int, layout: BlockLayout, fill: Fill, device: torch.device) -> None:
+        tensors = views(torch.empty(layout.nbytes, dtype=torch.uint8, device=device), layout)
+        fill(index, tensors)
+        bind(self._blocks[index], tensors)

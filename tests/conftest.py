@@ -1,0 +1,15 @@
+"""Fixtures that more than one test file needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def small_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small model, written once for the whole session. Read it; tests that damage files work on a copy."""
+    from scope_ltx.models.small import ensure_small_model  # noqa: PLC0415 - not for tests without a model
+
+    return ensure_small_model(tmp_path_factory.mktemp("models"))

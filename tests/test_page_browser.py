@@ -1,0 +1,300 @@
+"""The page in a real browser: what a person sees, hears and changes.
+
+Most tests run against the real server over an instant generator. What that server does not do on command (a
+lost connection, a long Retry-After, another codec) comes from a scripted one at the same addresses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+import pytest_asyncio
+from fastapi import Request, Response
+from playwright.async_api import Browser, ViewportSize, expect
+from starlette.middleware.base import RequestResponseEndpoint
+
+from scope_ltx.config import LTX2Config
+from scope_ltx.hosts.live.api import PAGE, create_app
+from scope_streaming.clock import SystemClock
+from tests.fakes.browser import (
+    DRAG,
+    LIVE_MS,
+    UNLABELLED,
+    Visit,
+    chromium,
+    eventually,
+    keeps_playing,
+    opened,
+    sees_and_hears,
+    serving,
+)
+from tests.fakes.colours import LEFT_HZ, RIGHT_HZ, ColourGenerator
+from tests.fakes.live_api import LiveApi, create_fake_app
+
+# One browser for the file, a fresh profile for every test.
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+
+WIDE = ViewportSize(width=1280, height=800)
+
+
+@dataclass
+class RealVisit(Visit):
+    """A page of the real server over an instant generator, which loads when `load` is set.
+
+    `served` has the method of every request that arrived: a page that is leaving reports none of its own.
+    """
+
+    generator: ColourGenerator = field(default_factory=ColourGenerator)
+    load: threading.Event = field(default_factory=threading.Event)
+    served: list[str] = field(default_factory=list)
+
+
+@dataclass
+class ScriptedVisit(Visit):
+    """A page whose server does what the test says."""
+
+    live: LiveApi = field(default_factory=LiveApi)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    async with chromium() as launched:
+        yield launched
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def real(browser: Browser) -> AsyncIterator[RealVisit]:
+    generator, load = ColourGenerator(), threading.Event()
+
+    def start() -> ColourGenerator:
+        load.wait()
+        return generator
+
+    # Chunks of 1.04 s: a prompt goes on air within a few seconds.
+    config = LTX2Config(num_frames=25)
+    app = create_app(start, config, "a slow tide", clock=SystemClock(), nonce="test", model="small")
+    served: list[str] = []
+
+    @app.middleware("http")
+    async def record(request: Request, answer: RequestResponseEndpoint) -> Response:
+        served.append(request.method)
+        return await answer(request)
+
+    async with serving(app) as url:
+        page = await browser.new_page(viewport=WIDE)
+        visit = RealVisit(page, url, generator=generator, load=load, served=served)
+        async with opened(visit):
+            yield visit
+        load.set()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def scripted(browser: Browser) -> AsyncIterator[ScriptedVisit]:
+    live = LiveApi()
+    async with serving(create_fake_app(live, PAGE)) as url:
+        visit = ScriptedVisit(await browser.new_page(viewport=WIDE), url, live=live)
+        async with opened(visit):
+            yield visit
+        await live.close()
+
+
+async def test_loading_is_said_then_picture_and_sound_of_the_real_server_play(real: RealVisit) -> None:
+    await real.page.goto(real.url)
+    await expect(real.page.locator("#veil-title")).to_have_text("Loading the model")
+    real.load.set()
+    await expect(real.page.locator("#badge")).to_have_text("Live", timeout=LIVE_MS)
+    await expect(real.page.locator("#veil")).to_be_hidden()
+    await keeps_playing(real, 1.0)
+    await sees_and_hears(real, LEFT_HZ, RIGHT_HZ)
+    await expect(real.figure("size")).to_have_text("320 × 384")
+    await expect(real.figure("codec")).to_contain_text("H.264")
+    await expect(real.figure("factor")).to_contain_text("× real time")
+    await expect(real.figure("viewers")).to_have_text("1")
+
+
+async def test_a_prompt_by_keyboard_reaches_the_next_chunk_and_the_page_says_when(real: RealVisit) -> None:
+    real.load.set()
+    await real.playing()
+    state = real.page.locator("#prompt-state")
+    await expect(state).to_have_text("Now playing: a slow tide")
+
+    await real.page.get_by_label("Prompt", exact=True).fill(" a lighthouse in a storm\n")
+    await real.page.keyboard.press("Control+Enter")
+    await expect(state).to_have_text("Queued for the next chunk: a lighthouse in a storm")
+    await eventually(lambda: real.generator.requests[-1].prompt == "a lighthouse in a storm")
+    await expect(state).to_have_text("Now playing: a lighthouse in a storm", timeout=LIVE_MS)
+
+
+async def test_a_changed_value_is_patched_and_its_adjustment_stands_at_the_field(real: RealVisit) -> None:
+    real.load.set()
+    await real.playing()
+    async with real.page.expect_request(lambda request: request.method == "PATCH") as sent:
+        await real.control("height").fill("385")
+        await real.page.keyboard.press("Enter")
+    assert (await sent.value).post_data_json == {"height": 385}
+    await expect(real.message("height")).to_have_text("height 385 became 384: it must be a multiple of 32")
+    await expect(real.control("height")).to_have_value("384")
+
+    await real.control("width").fill("448")
+    await real.page.keyboard.press("Enter")
+    await eventually(lambda: real.generator.requests[-1].config.width == 448)
+    await expect(real.figure("size")).to_have_text("448 × 384", timeout=LIVE_MS)
+
+
+async def test_a_refused_value_shows_the_real_servers_sentence_at_the_field(real: RealVisit) -> None:
+    await real.page.goto(real.url)
+    await real.control("num_steps").fill("99")
+    await real.page.keyboard.press("Tab")
+    await expect(real.message("num_steps")).to_have_text("Input should be less than or equal to 20")
+    await expect(real.control("num_steps")).to_have_attribute("aria-invalid", "true")
+    await real.control("sigmas").fill("0.5, 1, 0")
+    await real.page.keyboard.press("Tab")
+    await expect(real.message("sigmas")).to_contain_text("strictly descend and end in 0, got 0.5, 1, 0")
+
+
+async def test_leaving_ends_the_session_at_the_server(real: RealVisit) -> None:
+    real.load.set()
+    await real.playing()
+    async with httpx.AsyncClient(base_url=real.url) as client:
+        assert (await client.get("api/status")).json()["viewers"] == 1
+        await real.page.goto("about:blank")
+        for _ in range(40):
+            viewers = (await client.get("api/status")).json()["viewers"]
+            if viewers == 0:
+                break
+            await asyncio.sleep(0.1)
+        # Well before the server's own notice of a silent viewer, which takes ICE half a minute.
+        assert viewers == 0
+    await eventually(lambda: real.served.count("DELETE") == 1)
+
+
+async def test_vp8_plays_as_well(scripted: ScriptedVisit) -> None:
+    scripted.live.codec = "video/VP8"
+    await scripted.playing()
+    await sees_and_hears(scripted, LEFT_HZ, RIGHT_HZ)
+    await expect(scripted.figure("codec")).to_contain_text("VP8")
+
+
+async def test_sound_is_one_click_away(scripted: ScriptedVisit) -> None:
+    await scripted.playing()
+    assert await scripted.page.evaluate("document.getElementById('video').muted") is True
+    await scripted.page.get_by_role("button", name="Sound on").click()
+    await expect(scripted.page.get_by_role("button", name="Mute")).to_be_visible()
+    assert await scripted.page.evaluate("document.getElementById('video').muted") is False
+
+
+async def test_an_empty_prompt_stays_here_and_says_why(scripted: ScriptedVisit) -> None:
+    await scripted.playing()
+    await scripted.page.get_by_label("Prompt", exact=True).fill("  ")
+    await scripted.page.get_by_role("button", name="Send").click()
+    await expect(scripted.page.locator("#prompt-error")).to_have_text("Write what the stream should show first.")
+    assert scripted.live.prompts == []
+
+
+async def test_controls_are_the_schema_in_its_order(scripted: ScriptedVisit) -> None:
+    await scripted.playing()
+    shown = await scripted.page.locator(".field").evaluate_all("nodes => nodes.map((node) => node.dataset.name)")
+    assert shown == [*LTX2Config.parameters("live"), *LTX2Config.parameters("load")]
+    for name in LTX2Config.parameters("load"):
+        await expect(scripted.control(name)).to_be_disabled()
+        await expect(scripted.page.locator(f"#field-{name}-help")).to_contain_text(
+            "Restart the server to change it"
+        )
+    await expect(scripted.control("schedule")).to_have_value("0")
+    await expect(scripted.control("randomize_seed")).to_be_checked()
+    assert await scripted.page.evaluate(UNLABELLED) == []
+
+
+async def test_every_widget_sends_its_own_type(scripted: ScriptedVisit) -> None:
+    await scripted.playing()
+    await scripted.control("schedule").select_option(label="Linear quadratic")
+    await scripted.control("randomize_seed").uncheck()
+    await scripted.control("sigmas").fill("1, 0.5 0")
+    await scripted.control("i2v_image").fill("/tmp/first.png")
+    await scripted.control("i2v_strength").fill("0.25")
+    await scripted.page.keyboard.press("Tab")
+    await eventually(lambda: scripted.live.config.i2v_strength == 0.25)
+    sent = {name: value for patch in scripted.live.patches for name, value in patch.items()}
+    assert sent == {
+        "schedule": "linear_quadratic",
+        "randomize_seed": False,
+        "sigmas": [1, 0.5, 0],
+        "i2v_image": "/tmp/first.png",
+        "i2v_strength": 0.25,
+    }
+    await scripted.control("sigmas").fill("")
+    await scripted.page.keyboard.press("Tab")
+    await eventually(lambda: scripted.live.patches[-1] == {"sigmas": None})
+
+
+async def test_reset_sends_the_schemas_default(scripted: ScriptedVisit) -> None:
+    scripted.live.config = LTX2Config(num_frames=97)
+    await scripted.page.goto(scripted.url)
+    await expect(scripted.control("num_frames")).to_have_value("97")
+    await scripted.page.get_by_role("button", name="Reset").click()
+    await eventually(lambda: scripted.live.patches == [{"num_frames": 129}])
+    await expect(scripted.page.get_by_role("button", name="Reset")).to_be_hidden()
+
+
+async def test_a_dragged_slider_is_gathered_into_few_requests(scripted: ScriptedVisit) -> None:
+    await scripted.playing()
+    await scripted.page.locator("[data-name=num_steps] input[type=range]").evaluate(DRAG, 16)
+    await eventually(lambda: scripted.live.config.num_steps == 16)
+    assert len(scripted.live.patches) <= 2
+
+
+async def test_a_bad_value_shows_the_servers_sentence_and_spares_its_companions(scripted: ScriptedVisit) -> None:
+    await scripted.playing()
+    await scripted.control("num_steps").fill("99")
+    await scripted.control("width").fill("640")
+    await scripted.page.keyboard.press("Tab")
+    await expect(scripted.message("num_steps")).to_have_text("Input should be less than or equal to 20")
+    await expect(scripted.control("num_steps")).to_have_attribute("aria-invalid", "true")
+    await expect(scripted.control("num_steps")).to_have_value("99")
+    await eventually(lambda: scripted.live.config.width == 640)
+
+    await scripted.control("num_steps").fill("12")
+    await scripted.page.keyboard.press("Tab")
+    await expect(scripted.message("num_steps")).to_have_text("")
+    assert scripted.live.config.num_steps == 12
+
+
+async def test_retry_after_is_kept_and_cut_short_when_the_model_is_there(scripted: ScriptedVisit) -> None:
+    scripted.live.state = "loading"
+    await scripted.page.goto(scripted.url)
+    await expect(scripted.page.locator("#veil-title")).to_have_text("Loading the model")
+    offers = scripted.live.offers
+    await eventually(lambda: scripted.live.offers > offers)  # it asks again when Retry-After is over
+    scripted.live.retry_after_s, offers = 60, scripted.live.offers
+    await eventually(lambda: scripted.live.offers > offers)
+    scripted.live.state = "live"  # and sooner than in 60 s when the status says that the model is there
+    await expect(scripted.page.locator("#badge")).to_have_text("Live", timeout=LIVE_MS)
+    await expect(scripted.page.locator("#veil")).to_be_hidden()
+
+
+async def test_a_lost_connection_comes_back(scripted: ScriptedVisit) -> None:
+    await scripted.playing()
+    await scripted.live.close()
+    await eventually(lambda: scripted.live.offers == 2)
+    await expect(scripted.page.locator("#veil")).to_be_hidden(timeout=LIVE_MS)
+    await keeps_playing(scripted, 0.5)
+
+
+async def test_a_stopped_stream_gives_the_servers_reason(scripted: ScriptedVisit) -> None:
+    await scripted.playing()
+    scripted.live.extra = {"last_error": "vae.safetensors: the file is truncated. Download it again."}
+    scripted.live.state = "error"
+    await expect(scripted.page.locator("#veil-title")).to_have_text("The stream has stopped")
+    await expect(scripted.page.locator("#veil-text")).to_contain_text("truncated. Download it again.")
+
+
+async def test_narrow_screens_fit_and_nothing_comes_from_elsewhere(scripted: ScriptedVisit) -> None:
+    await scripted.page.set_viewport_size({"width": 360, "height": 740})
+    await scripted.playing()
+    assert await scripted.page.evaluate("document.documentElement.scrollWidth") == 360
+    assert [url for url in scripted.requests if not url.startswith((scripted.url, "data:"))] == []

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from scope_ltx.config import LTX2Config
+from scope_ltx.errors import GenerationCancelled
+from scope_ltx.request import Chunk, ChunkRequest
+from scope_ltx.session import MAX_PROMPT_CHARACTERS, Session, chunk_seed
+from tests.fakes.generator import TestCardGenerator, read_counter
+
+CONFIG = LTX2Config(height=64, width=320, num_frames=9)
+
+
+def session(config: LTX2Config = CONFIG, nonce: str = "") -> tuple[Session, TestCardGenerator]:
+    generator = TestCardGenerator()
+    return Session(generator, config, "a red ball", nonce), generator
+
+
+def test_seeds_are_fixed_values() -> None:
+    """A stream can be made again years later, so these numbers may never change."""
+    assert chunk_seed(42, 3, randomize=False, nonce="x") == 42
+    assert [chunk_seed(42, i, randomize=True, nonce="") for i in range(2)] == [
+        1141844223531324617,
+        8642670833944688962,
+    ]
+
+
+@given(st.integers(0, 2**63 - 1), st.integers(0, 10_000), st.text(max_size=16))
+def test_seeds_fit_a_generator_and_depend_on_everything(base: int, index: int, nonce: str) -> None:
+    seed = chunk_seed(base, index, True, nonce)
+    assert 0 <= seed < 2**63
+    assert seed == chunk_seed(base, index, True, nonce)
+    assert seed != chunk_seed(base, index + 1, True, nonce)
+    assert seed != chunk_seed(base, index, True, nonce + "x")
+    assert seed != chunk_seed(base ^ 1, index, True, nonce)
+
+
+def test_segments_follow_each_other_without_gap() -> None:
+    stream, _ = session()
+    first, second = stream.next_segment(), stream.next_segment()
+    assert (first.index, second.index) == (0, 1)
+    assert second.times.start == first.times.end
+    assert [read_counter(frame) for frame in (*first.frames, *second.frames)] == list(range(18))
+
+
+def test_a_change_applies_to_the_next_chunk() -> None:
+    stream, generator = session()
+    stream.next_segment()
+    stream.update(num_frames=17, frame_rate=30.0)
+    stream.set_prompt("  a blue ball\n")
+    segment = stream.next_segment()
+    assert len(segment.frames) == 17
+    assert segment.times.samples == 17 * 1600
+    assert [request.prompt for request in generator.requests] == ["a red ball", "a blue ball"]
+    assert (stream.prompt_of(0), stream.prompt_of(1), stream.prompt_of(2)) == ("a red ball", "a blue ball", None)
+
+
+def test_updates_are_all_or_nothing() -> None:
+    stream, _ = session()
+    before = stream.config
+    with pytest.raises(ValidationError) as caught:
+        stream.update(num_steps=4, frame_rate=float("nan"), self=1)
+    assert {str(error["loc"][0]) for error in caught.value.errors()} == {"frame_rate", "self"}
+    assert stream.config == before
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ("", "the prompt is empty: describe what"),
+        (" \n", "the prompt is empty"),
+        ("x" * (MAX_PROMPT_CHARACTERS + 1), "has 10001 characters, at most 10000"),
+        ("a \ud800 b", "no valid text at character 2: a lone surrogate"),
+    ],
+)
+def test_prompts_that_cannot_be_used_are_refused(prompt: str, message: str) -> None:
+    stream, _ = session()
+    with pytest.raises(ValueError, match=message):
+        stream.set_prompt(prompt)
+    assert stream.prompt == "a red ball"
+    with pytest.raises(ValueError, match=message):
+        Session(TestCardGenerator(), CONFIG, prompt)
+
+
+def test_seeds_reach_the_generator() -> None:
+    stream, generator = session(nonce="tonight")
+    stream.next_segment()
+    stream.update(randomize_seed=False, base_seed=7)
+    stream.next_segment()
+    assert [request.seed for request in generator.requests] == [chunk_seed(42, 0, True, "tonight"), 7]
+
+
+def test_notes_are_what_was_snapped_and_what_the_generator_says() -> None:
+    class Talking(TestCardGenerator):
+        def generate(self, request: ChunkRequest) -> Chunk:
+            return replace(super().generate(request), notes=(*request.config.adjustments, "schedule: linear"))
+
+    stream = Session(Talking(), CONFIG, "a red ball")
+    assert (stream.last_notes, stream.last_stats) == ((), None)
+    stream.update(height=70)
+    stream.next_segment()
+    snapped, schedule = stream.last_notes
+    assert snapped.startswith("height 70 became 64")
+    assert schedule == "schedule: linear"
+    assert stream.last_stats is not None
+    assert stream.last_stats.total_s == 1.0
+
+
+@pytest.mark.parametrize("change", ["short", "long", "rate"])
+def test_sound_of_another_length_than_the_picture_is_refused(change: str) -> None:
+    class Wrong(TestCardGenerator):
+        def generate(self, request: ChunkRequest) -> Chunk:
+            chunk = super().generate(request)
+            if change == "rate":
+                return replace(chunk, sample_rate=24_000)
+            samples = chunk.samples[:, :-1] if change == "short" else np.pad(chunk.samples, ((0, 0), (0, 1)))
+            return replace(chunk, samples=samples)
+
+    with pytest.raises(ValueError, match=r"9 frames at 24 fps need \d+ at \d+ Hz"):
+        Session(Wrong(), CONFIG, "a red ball").next_segment()
+
+
+def test_a_failed_chunk_leaves_no_gap() -> None:
+    class OnceBroken(TestCardGenerator):
+        broken = True
+
+        def generate(self, request: ChunkRequest) -> Chunk:
+            if self.broken:
+                raise OSError("out of memory")
+            return super().generate(request)
+
+    generator = OnceBroken()
+    stream = Session(generator, CONFIG, "a red ball")
+    with pytest.raises(OSError, match="out of memory"):
+        stream.next_segment()
+    generator.broken = False
+    segment = stream.next_segment()
+    assert (segment.index, segment.times.start) == (0, 0)
+
+
+class Patient(TestCardGenerator):
+    """Works until it is cancelled, like a long chunk."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.working = threading.Event()
+
+    def generate(self, request: ChunkRequest) -> Chunk:
+        self.working.set()
+        if not request.cancel.wait(5):
+            raise AssertionError("nobody cancelled")
+        raise GenerationCancelled("as asked")
+
+
+@pytest.mark.parametrize("verb", ["cancel", "close"])
+def test_cancel_and_close_reach_the_chunk_that_is_being_made(verb: str) -> None:
+    generator = Patient()
+    stream = Session(generator, CONFIG, "a red ball")
+    ends: list[str] = []
+
+    def make() -> None:
+        with pytest.raises(GenerationCancelled, match="as asked"):
+            stream.next_segment()
+        ends.append("cancelled")
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    assert generator.working.wait(5)
+    getattr(stream, verb)()
+    thread.join(5)
+    assert ends == ["cancelled"]
+
+
+def test_a_closed_session_makes_nothing_and_a_cancelled_one_goes_on() -> None:
+    stream, _ = session()
+    stream.cancel()
+    assert stream.next_segment().index == 0
+    stream.close()
+    with pytest.raises(GenerationCancelled, match="the session is closed"):
+        stream.next_segment()
+
+
+def test_the_session_does_not_need_torch() -> None:
+    code = "import scope_ltx.session, scope_ltx.hosts.live.serve, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
