@@ -239,7 +239,7 @@ class LTX2Config(BaseModel):
             config._adjustments = tuple(_snapped(config, data))
         return config
 
-    def updated(self, **changes: Any) -> LTX2Config:
+    def updated(self, /, **changes: Any) -> LTX2Config:
         """This configuration with `changes`, all values checked again.
 
         The result's `adjustments` are about these changes only. Raises ValidationError naming the field.

@@ -19,10 +19,11 @@ from scope_ltx.errors import UnsupportedError
 from scope_ltx.manifest import ModelFiles
 from scope_ltx.models.components import Components, load_components
 from scope_ltx.models.decode import AudioDecoder, VideoDecoder
+from scope_ltx.models.placement import EVERYTHING_FREE, MemoryOptions, Placement
 from scope_ltx.models.text import PromptEncoder, TextContext
 from scope_ltx.request import Chunk, ChunkRequest, ChunkStats
 from scope_ltx.sampling.denoiser import Denoiser
-from scope_ltx.sampling.geometry import SAMPLE_RATE, ChunkGeometry
+from scope_ltx.sampling.geometry import SAMPLE_RATE, ChunkGeometry, headroom_nbytes
 from scope_ltx.sampling.loop import denoise
 from scope_ltx.sampling.schedules import resolve_schedule
 from scope_ltx.sampling.workspace import Pass
@@ -41,16 +42,24 @@ class Pipeline:
     """Generates chunks with a loaded model. Stateless between chunks except for the prompt cache."""
 
     def __init__(self, components: Components, clock: Clock) -> None:
+        """Gives the model's blocks their places. Raises BudgetError, PinningError."""
         self._device = components.device
         self._clock = clock
+        self._placement = components.place(headroom_nbytes(ChunkGeometry.of(LTX2Config())))
         self._prompts = PromptEncoder(components.tokenizer, components.text_encoder, components.connectors)
-        self._denoiser = Denoiser(components.transformer)
+        self._denoiser = Denoiser(components.transformer, self._placement.walk)
         self._video_decoder = VideoDecoder(components.video_vae)
         self._audio_decoder = AudioDecoder(components.audio_vae, components.vocoder)
 
+    @property
+    def placement(self) -> Placement:
+        """Where the model's weights are now."""
+        return self._placement
+
     def close(self) -> None:
         """Give up the model, so that its memory is freed even while a host still holds this object."""
-        del self._prompts, self._denoiser, self._video_decoder, self._audio_decoder
+        self._placement.close()
+        del self._placement, self._prompts, self._denoiser, self._video_decoder, self._audio_decoder
 
     @torch.inference_mode()
     def generate(self, request: ChunkRequest) -> Chunk:
@@ -118,13 +127,14 @@ class Pipeline:
             torch.cuda.synchronize(self._device)
 
 
-def load_pipeline(model_dir: Path, device: str) -> Pipeline:
+def load_pipeline(model_dir: Path, device: str, memory: MemoryOptions = EVERYTHING_FREE) -> Pipeline:
     """Load the published split files below `model_dir`; `device` is auto, cpu or cuda[:N].
 
-    Raises CheckpointError naming the file and the keys, ValueError for a device that is not there.
+    Raises CheckpointError naming the file and the keys, ValueError for a device that is not there, BudgetError
+    for a budget that cannot hold the model's slots, PinningError.
     """
     files = ModelFiles.in_directory(model_dir)
-    return Pipeline(load_components(files, resolve_device(device)), SystemClock())
+    return Pipeline(load_components(files, resolve_device(device), memory), SystemClock())
 
 
 def resolve_device(name: str) -> torch.device:

@@ -41,7 +41,9 @@ SECTIONS: dict[str, set[str]] = {
 
 @pytest.fixture(scope="module")
 def components(small_model_dir: Path) -> Components:
-    return load_components(ModelFiles.in_directory(small_model_dir), torch.device("cpu"))
+    components = load_components(ModelFiles.in_directory(small_model_dir), torch.device("cpu"))
+    components.place(headroom_nbytes=0)
+    return components
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ def test_large_published_blocks_stay_resident_while_they_can() -> None:
 
 
 def test_a_hopeless_budget_names_the_least_that_would_do() -> None:
-    with pytest.raises(BudgetError, match=r"0\.50 GiB are left.*2 slots of 738 MiB need at least 1\.44 GiB"):
+    with pytest.raises(BudgetError, match=r"512\.0 MiB are left.*2 slots of 738\.0 MiB need at least 1\.44 GiB"):
         plan_residency(PUBLISHED, 2**29)
     assert plan_residency(PUBLISHED, 2 * BF16).streamed == tuple(range(48))
 
@@ -63,6 +63,15 @@ def test_every_plan_fits_and_no_smaller_copy_would(sizes: list[int], budget_mib:
     assert len(plan.streamed) % slots == 0 if len(plan.streamed) < len(sizes) and plan.streamed else True
     if budget >= sum(sizes):
         assert not plan.streamed
+
+
+def test_slots_shared_with_another_model_count_even_when_nothing_is_streamed() -> None:
+    sizes = [10 * MIB] * 4
+    assert plan_residency(sizes, 70 * MIB, least_slot_nbytes=15 * MIB).streamed == ()
+    shared = plan_residency(sizes, 69 * MIB, least_slot_nbytes=15 * MIB)
+    assert shared.slot_nbytes == 15 * MIB
+    assert len(shared.streamed) == 2
+    assert shared.device_nbytes == 50 * MIB
 
 
 @given(st.integers(1, 200), st.data())

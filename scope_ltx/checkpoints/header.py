@@ -42,19 +42,27 @@ FETCH_AGAIN = "Download the file again, and compare its size with the published 
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """One tensor: its type as safetensors spells it (F8_E4M3, BF16, ...), its shape, its bytes."""
+    """One tensor: its type as safetensors spells it (F8_E4M3, BF16, ...), its shape, its bytes.
+
+    `start` is where they begin, counted from the end of the header.
+    """
 
     dtype: str
     shape: tuple[int, ...]
     nbytes: int
+    start: int
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file holds. `metadata` is the file's own: a mapping of strings, some of them JSON."""
+    """What a file holds. `metadata` is the file's own: a mapping of strings, some of them JSON.
+
+    `nbytes` is the length of the header itself: the tensors' bytes begin there.
+    """
 
     tensors: Mapping[str, TensorEntry]
     metadata: Mapping[str, str]
+    nbytes: int
 
 
 def read_header(path: Path) -> Header:
@@ -87,7 +95,7 @@ def read_header(path: Path) -> Header:
     if end != size:
         damage = "is truncated" if end > size else "is longer than its header says"
         raise CheckpointError(path, f"{damage}: {size:,} bytes, expected {end:,}", advice=FETCH_AGAIN)
-    return Header(tensors, metadata)
+    return Header(tensors, metadata, 8 + length)
 
 
 def _require_file(path: Path) -> None:
@@ -144,4 +152,4 @@ def _entry(value: Any) -> TensorEntry:
         raise ValueError(f"shape {list(shape)} at bytes {begin} to {end}")
     if dtype in DTYPE_NBYTES and math.prod(shape) * DTYPE_NBYTES[dtype] != end - begin:
         raise ValueError(f"{dtype} of shape {list(shape)} does not fill {end - begin} bytes")
-    return TensorEntry(dtype, shape, end - begin)
+    return TensorEntry(dtype, shape, end - begin, begin)

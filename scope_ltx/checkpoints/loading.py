@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ from scope_quant.convert import Fp8Layer, convert_linears
 _FP8 = "F8_E4M3"
 _FLOATING = ("F64", "F32", "F16", "BF16")
 _SCALES = ("weight_scale", "input_scale")
+_TYPES = {"F8_E4M3": torch.float8_e4m3fn, "BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+
+M = TypeVar("M", bound=nn.Module)
 
 _WRONG_FILE = "Use the file that plugin.toml names for this part; this one is another model's, or incomplete"
 
@@ -68,6 +71,79 @@ class _Problems:
         raise CheckpointError(files[0].path, together + "; ".join([*told, last]), keys=keys, advice=advice)
 
 
+class StoredModule(Generic[M]):
+    """The files of one part, checked against its module, which is on the meta device.
+
+    dtype     type of every floating tensor but FP8 weights (kept) and their scales (float32).
+    fp8_path  how FP8 layers are computed; None for a part that has none.
+    computed  {name: value} of tensors that no file holds. They keep their type.
+
+    Making one converts the module's FP8 layers and gives each tensor its final type and shape, still without
+    values: what a block will occupy is then known before anything is read.
+
+    Raises CheckpointError, naming the first file, for keys that are missing, not expected, stored twice, of
+    another shape or of a type that cannot be used, and for FP8 weights without a scale.
+    """
+
+    def __init__(
+        self,
+        module: M,
+        files: Sequence[CheckpointFile],
+        keymap: KeyMap,
+        *,
+        dtype: torch.dtype,
+        fp8_path: Fp8Path | None = None,
+        computed: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        self.module = module
+        self._dtype = dtype
+        self._computed = dict(computed or {})
+        problems = _Problems()
+        self._stored = _collect(files, keymap, problems)
+        _convert_fp8(module, self._stored, fp8_path, problems)
+        _compare(module, self._stored, self._computed, keymap, problems)
+        problems.raise_any(files, _WRONG_FILE)
+        for name, source in self._stored.items():
+            _assign(module, name, torch.empty_like(_target(module, name), dtype=self._type(source)))
+        module.eval().requires_grad_(False)
+
+    def load(self, device: torch.device, *, later: Sequence[str] = (), on_host: Sequence[str] = ()) -> None:
+        """Put values on `device`, but on the CPU for what lies under the module paths of `on_host`, and none
+        for what lies under those of `later`.
+
+        On the CPU a tensor that is stored in its final type is mapped, not copied.
+        """
+
+        def place(name: str) -> torch.device:
+            return torch.device("cpu") if _under(name, on_host) else device
+
+        for name, source in self._stored.items():
+            if not _under(name, later):
+                tensor = source.file.tensor(source.key).to(self._type(source))
+                _assign(self.module, name, tensor.reshape(_target(self.module, name).shape).to(place(name)))
+        for name, value in self._computed.items():
+            _assign(self.module, name, value.to(place(name)))
+
+    def read_into(self, name: str, target: Tensor, first_row: int = 0) -> None:
+        """Rows `first_row...` of tensor `name`, in `target`'s shape, into `target` on whatever device."""
+        source = self._stored[name]
+        if target.is_cpu and target.dtype == _TYPES.get(source.dtype):
+            source.file.read_into(source.key, target, first_row)
+            return
+        tensor = source.file.tensor(source.key)
+        rows = tensor[first_row : first_row + len(target)] if target.ndim else tensor
+        target.copy_(rows.reshape(target.shape))
+
+    def read_under(self, path: str, name: str, target: Tensor) -> None:
+        """`read_into` for tensor `name` of the submodule at `path`."""
+        self.read_into(f"{path}.{name}", target)
+
+    def _type(self, source: _Stored) -> torch.dtype:
+        if source.dtype == _FP8:
+            return torch.float8_e4m3fn
+        return torch.float32 if source.name.rpartition(".")[2] in _SCALES else self._dtype
+
+
 def load_module(
     module: nn.Module,
     files: Sequence[CheckpointFile],
@@ -78,36 +154,9 @@ def load_module(
     fp8_path: Fp8Path | None = None,
     computed: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Fill `module`, which is on the meta device, from `files`, and set it to evaluation.
-
-    dtype     type of every floating tensor but FP8 weights (kept) and their scales (float32).
-    fp8_path  how FP8 layers are computed; None for a part that has none.
-    computed  {name: value} of tensors that no file holds. They keep their type.
-
-    On the CPU a tensor that is stored in `dtype` is mapped, not copied.
-
-    Raises CheckpointError, naming the first file, for keys that are missing, not expected, stored twice, of
-    another shape or of a type that cannot be used, and for FP8 weights without a scale.
-    """
-    computed = computed or {}
-    problems = _Problems()
-    stored = _collect(files, keymap, problems)
-    _convert_fp8(module, stored, fp8_path, problems)
-    _compare(module, stored, computed, keymap, problems)
-    problems.raise_any(files, _WRONG_FILE)
-
-    for name, source in stored.items():
-        tensor = source.file.tensor(source.key)
-        if source.dtype in _FLOATING:
-            scale = name.rpartition(".")[2] in _SCALES
-            tensor = tensor.to(torch.float32 if scale else dtype)
-        if source.shape != tuple(_target(module, name).shape):
-            tensor = tensor.reshape(())  # a scale stored as [1]
-        _assign(module, name, tensor.to(device))
-    for name, value in computed.items():
-        _assign(module, name, value.to(device))
+    """Fill `module`, which is on the meta device, from `files`: a `StoredModule` loaded at once."""
+    StoredModule(module, files, keymap, dtype=dtype, fp8_path=fp8_path, computed=computed).load(device)
     require_materialized(module)
-    module.eval().requires_grad_(False)
 
 
 def require_materialized(module: nn.Module) -> None:
@@ -175,6 +224,10 @@ def _compare(
             problems.add("keys of the wrong shape", f"{source.key} {list(source.shape)}, expected {list(want)}")
         if source.dtype != _FP8 and source.dtype not in _FLOATING:
             problems.add("keys of a type that cannot be used", f"{source.key} {source.dtype}")
+
+
+def _under(name: str, paths: Sequence[str]) -> bool:
+    return name.startswith(tuple(f"{path}." for path in paths))
 
 
 def _registered(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

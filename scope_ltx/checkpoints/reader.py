@@ -7,11 +7,13 @@ page cache once, however often it is asked for, and is read from disk when it is
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -33,6 +35,7 @@ class CheckpointFile:
         self.path = path
         header = read_header(path)
         self.metadata = header.metadata
+        self._starts = {key: header.nbytes + entry.start for key, entry in header.tensors.items()}
         self.shapes: Mapping[str, tuple[int, ...]] = {key: entry.shape for key, entry in header.tensors.items()}
         self.dtypes: Mapping[str, str] = {key: entry.dtype for key, entry in header.tensors.items()}
         try:
@@ -50,6 +53,25 @@ class CheckpointFile:
             raise KeyError(key)
         tensor: Tensor = self._file.get_tensor(key)
         return tensor
+
+    def read_into(self, key: str, target: Tensor, first_row: int = 0) -> None:
+        """Read rows `first_row...` of a tensor's bytes into `target`, contiguous on the CPU and of its type.
+
+        Unlike `tensor` this maps nothing, so a file larger than the host's memory passes through without
+        counting as this process's own. Raises CheckpointError when the file has become shorter.
+        """
+        data: memoryview = target.view(-1).view(torch.uint8).numpy().data
+        rows = self.shapes[key][0] if self.shapes[key] else 1
+        row_nbytes = math.prod(self.shapes[key]) * target.element_size() // rows
+        offset = self._starts[key] + first_row * row_nbytes
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(offset)
+            while data:
+                count = file.readinto(data)
+                if not count:
+                    problem = f"has become shorter while it was read: {key} is cut off"
+                    raise CheckpointError(self.path, problem, advice=FETCH_AGAIN)
+                data = data[count:]
 
     def config(self) -> dict[str, Any]:
         """The model settings that the file carries: the JSON object in its metadata entry `config`."""

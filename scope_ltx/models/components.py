@@ -1,7 +1,8 @@
-"""The whole model, loaded once: every part on one device."""
+"""The whole model, loaded once, with every weight in its place."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -13,10 +14,11 @@ from scope_ltx.checkpoints.reader import CheckpointFile
 from scope_ltx.errors import CheckpointError
 from scope_ltx.manifest import ModelFiles
 from scope_ltx.models.audio import load_audio_vae, load_vocoder
-from scope_ltx.models.connectors import load_connectors
-from scope_ltx.models.text_encoder import load_text_encoder
+from scope_ltx.models.connectors import CONNECTOR_BLOCKS, PROJECTIONS, connector_blocks, open_connectors
+from scope_ltx.models.placement import EVERYTHING_FREE, GIB, Block, MemoryOptions, Placement
+from scope_ltx.models.text_encoder import open_text_encoder, text_encoder_blocks
 from scope_ltx.models.tokenizer import Tokenizer, load_tokenizer
-from scope_ltx.models.transformer import build_transformer
+from scope_ltx.models.transformer import open_transformer, transformer_blocks
 from scope_ltx.models.video_vae import load_video_vae
 from scope_quant.capability import Fp8Support, probe_fp8
 
@@ -26,6 +28,7 @@ class Components:
     """Parts of one model, in evaluation mode and without gradients.
 
     dtype: what everything computes in, except the vocoder (float32). fp8: how FP8 layers are computed, and why.
+    blocks: the transformer's blocks and the text path's, whose weights are wherever `placement` has them.
     """
 
     transformer: LTX2VideoTransformer3DModel
@@ -38,6 +41,29 @@ class Components:
     device: torch.device
     dtype: torch.dtype
     fp8: Fp8Support
+    blocks: tuple[list[Block], list[Block]]
+    memory: MemoryOptions
+
+    def place(self, headroom_nbytes: int) -> Placement:
+        """Give the blocks their places, leaving `headroom_nbytes` of the budget to activations.
+
+        Call it once everything else is on the device. Raises BudgetError, PinningError.
+        """
+        budget = block_budget(self.memory, self.device, headroom_nbytes)
+        return Placement(*self.blocks, self.device, budget, pageable=self.memory.pageable)
+
+
+def block_budget(memory: MemoryOptions, device: torch.device, headroom_nbytes: int) -> int:
+    """Bytes for blocks and slots: the budget less what is in use and the headroom; on the CPU the budget itself.
+
+    Without a budget it is what the device has free, or everything on the CPU.
+    """
+    budget = memory.vram_budget_gb
+    if device.type == "cpu":
+        return sys.maxsize if budget is None else int(budget * GIB)
+    used = torch.cuda.memory_reserved(device)
+    allowed = torch.cuda.mem_get_info(device)[0] + used if budget is None else int(budget * GIB)
+    return allowed - used - headroom_nbytes
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:
@@ -45,8 +71,11 @@ def compute_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "cpu" else torch.bfloat16
 
 
-def load_components(files: ModelFiles, device: torch.device) -> Components:
-    """Load every part onto `device`. All files are opened, and so checked to be whole, before any is read.
+def load_components(
+    files: ModelFiles, device: torch.device, memory: MemoryOptions = EVERYTHING_FREE
+) -> Components:
+    """Load every part but the blocks onto `device`. All files are opened, and so checked to be whole, before
+    any is read.
 
     Raises CheckpointError naming the file, the keys and what to do.
     """
@@ -58,13 +87,18 @@ def load_components(files: ModelFiles, device: torch.device) -> Components:
     dtype, fp8 = compute_dtype(device), probe_fp8(device)
 
     tokenizer = load_tokenizer(text_file)
-    text_encoder = load_text_encoder(text_file, device=device, dtype=dtype, fp8_path=fp8.path)
-    connectors = load_connectors(transformer_file, projection_file, device=device, dtype=dtype, fp8_path=fp8.path)
-    _require_same_text_width(text_file, text_encoder, connectors)
+    text_encoder = open_text_encoder(text_file, dtype=dtype, fp8_path=fp8.path)
+    connectors = open_connectors(transformer_file, projection_file, dtype=dtype, fp8_path=fp8.path)
+    _require_same_text_width(text_file, text_encoder.module, connectors.module)
+    transformer = open_transformer(transformer_file, dtype=dtype, fp8_path=fp8.path)
+    text_blocks = [*text_encoder_blocks(text_encoder), *connector_blocks(connectors)]
+    text_encoder.load(device, later=["layers"], on_host=["embed_tokens"])
+    connectors.load(device, later=[*PROJECTIONS, *CONNECTOR_BLOCKS])
+    transformer.load(device, later=["transformer_blocks"])
     return Components(
-        transformer=build_transformer(transformer_file, device=device, dtype=dtype, fp8_path=fp8.path),
-        connectors=connectors,
-        text_encoder=text_encoder,
+        transformer=transformer.module,
+        connectors=connectors.module,
+        text_encoder=text_encoder.module,
         tokenizer=tokenizer,
         video_vae=load_video_vae(video_file, device=device, dtype=dtype),
         audio_vae=load_audio_vae(audio_file, device=device, dtype=dtype),
@@ -72,6 +106,8 @@ def load_components(files: ModelFiles, device: torch.device) -> Components:
         device=device,
         dtype=dtype,
         fp8=fp8,
+        blocks=(transformer_blocks(transformer), text_blocks),
+        memory=memory,
     )
 
 

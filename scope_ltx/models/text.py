@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 CONTEXT_TOKENS = 1024
 _RMS_EPS = 1e-6
@@ -39,14 +39,12 @@ class PromptEncoder:
     by registers. A context is 12 MB at full size, so `cache_entries` bounds memory to about 100 MB.
     """
 
-    def __init__(
-        self, tokenizer: Tokenizer, text_encoder: nn.Module, connectors: nn.Module, cache_entries: int = 8
-    ) -> None:
+    def __init__(self, tokenizer: Tokenizer, text_encoder: Any, connectors: Any, cache_entries: int = 8) -> None:
         if cache_entries < 1:
             raise ValueError(f"cache_entries must be at least 1, got {cache_entries}")
         self._tokenizer = tokenizer
         self._text_encoder = text_encoder
-        self._connectors: Any = connectors
+        self._connectors = connectors
         self._cache_entries = cache_entries
         self._cache: OrderedDict[str, TextContext] = OrderedDict()
 
@@ -66,12 +64,14 @@ class PromptEncoder:
 
     def _features(self, token_ids: list[int]) -> Tensor:
         """(1, tokens, width, layers + 1): hidden states with an RMS of 1 over the width."""
-        device = self._connectors.video_text_proj_in.weight.device
-        ids = torch.tensor([token_ids], device=device)
+        embed = self._text_encoder.get_input_embeddings()
+        device = self._connectors.video_connector.learnable_registers.device
+        # The table of words may stay on the host: a prompt needs some dozens of its 262,208 rows.
+        embedded = embed(torch.tensor([token_ids], device=embed.weight.device)).to(device)
         # The reference pads on the left to 1,024 and counts positions from the padding: same angles, same bits.
         positions = torch.arange(CONTEXT_TOKENS - len(token_ids), CONTEXT_TOKENS, device=device)[None]
         outputs = self._text_encoder(
-            input_ids=ids, position_ids=positions, use_cache=False, output_hidden_states=True
+            inputs_embeds=embedded, position_ids=positions, use_cache=False, output_hidden_states=True
         )
         states = torch.stack(outputs.hidden_states, dim=-1)
         return states * torch.rsqrt(states.square().mean(dim=2, keepdim=True) + _RMS_EPS)
@@ -86,7 +86,7 @@ class PromptEncoder:
         )
 
 
-def _project(projection: nn.Linear, features: Tensor, width: int) -> Tensor:
+def _project(projection: Any, features: Tensor, width: int) -> Tensor:
     """Scaled by sqrt(output width / text width), so that both modalities see inputs of their own magnitude."""
     scaled: Tensor = projection(features * math.sqrt(projection.out_features / width))
     return scaled

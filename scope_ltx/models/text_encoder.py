@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,9 +15,10 @@ from torch import Tensor
 from transformers import Gemma3TextConfig, Gemma3TextModel
 
 from scope_ltx.checkpoints.keys import TEXT_ENCODER
-from scope_ltx.checkpoints.loading import load_module
+from scope_ltx.checkpoints.loading import StoredModule
 from scope_ltx.checkpoints.reader import CheckpointFile
 from scope_ltx.errors import CheckpointError
+from scope_ltx.models.placement import Block
 from scope_quant.capability import Fp8Path
 
 FULL_ATTENTION_EVERY = 6
@@ -29,10 +31,10 @@ LOCAL_THETA = 10_000.0
 _ADVICE = "Use the Gemma 3 text encoder file that plugin.toml names"
 
 
-def load_text_encoder(
-    file: CheckpointFile, *, device: torch.device, dtype: torch.dtype, fp8_path: Fp8Path
-) -> Gemma3TextModel:
-    """Build and fill the text model; the picture tower in the file is left out.
+def open_text_encoder(
+    file: CheckpointFile, *, dtype: torch.dtype, fp8_path: Fp8Path
+) -> StoredModule[Gemma3TextModel]:
+    """The text model on the meta device, checked against its file; the picture tower in the file is left out.
 
     Raises CheckpointError for tensors that are not those of a Gemma 3.
     """
@@ -40,8 +42,15 @@ def load_text_encoder(
     with torch.device("meta"):
         module = Gemma3TextModel(config)
     computed = _computed(module, config)
-    load_module(module, [file], TEXT_ENCODER, dtype=dtype, device=device, fp8_path=fp8_path, computed=computed)
-    return module
+    return StoredModule(module, [file], TEXT_ENCODER, dtype=dtype, fp8_path=fp8_path, computed=computed)
+
+
+def text_encoder_blocks(stored: StoredModule[Gemma3TextModel]) -> list[Block]:
+    """The layers in order of use; leave `layers` for later when the rest is loaded."""
+    return [
+        Block(module, partial(stored.read_under, f"layers.{index}"))
+        for index, module in enumerate(stored.module.layers)
+    ]
 
 
 def text_encoder_config(file: CheckpointFile) -> Gemma3TextConfig:

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from diffusers import LTX2VideoTransformer3DModel
 
 from scope_ltx.checkpoints.keys import TRANSFORMER
-from scope_ltx.checkpoints.loading import load_module
+from scope_ltx.checkpoints.loading import StoredModule
 from scope_ltx.checkpoints.metadata import transformer_kwargs
 from scope_ltx.checkpoints.reader import CheckpointFile
+from scope_ltx.models.placement import Block
 from scope_quant.capability import Fp8Path
 
 
-def build_transformer(
-    file: CheckpointFile, *, device: torch.device, dtype: torch.dtype, fp8_path: Fp8Path
-) -> LTX2VideoTransformer3DModel:
-    """Build and fill the transformer. Layers that the file holds in FP8 stay so, as `Fp8Linear`.
+def open_transformer(
+    file: CheckpointFile, *, dtype: torch.dtype, fp8_path: Fp8Path
+) -> StoredModule[LTX2VideoTransformer3DModel]:
+    """The transformer on the meta device, checked against its file. Layers that the file holds in FP8 are
+    `Fp8Linear`.
 
     Raises CheckpointError for settings or tensors that are not those of an LTX-2.3 transformer.
     """
     with torch.device("meta"):
         module = LTX2VideoTransformer3DModel(**transformer_kwargs(file))
-    load_module(module, [file], TRANSFORMER, dtype=dtype, device=device, fp8_path=fp8_path)
-    return module
+    return StoredModule(module, [file], TRANSFORMER, dtype=dtype, fp8_path=fp8_path)
+
+
+def transformer_blocks(stored: StoredModule[LTX2VideoTransformer3DModel]) -> list[Block]:
+    """The blocks in order of use; leave `transformer_blocks` for later when the rest is loaded."""
+    return [
+        Block(module, partial(stored.read_under, f"transformer_blocks.{index}"))
+        for index, module in enumerate(stored.module.transformer_blocks)
+    ]

@@ -21,10 +21,14 @@ class BudgetError(ValueError):
         self.budget_nbytes = budget_nbytes
         self.least_nbytes = least_nbytes
         super().__init__(
-            f"{budget_nbytes / 2**30:.2f} GiB are left for the model's blocks, but {why} "
-            f"need at least {least_nbytes / 2**30:.2f} GiB. Raise the memory budget by "
-            f"{(least_nbytes - budget_nbytes) / 2**30:.2f} GiB or lower the size of the request."
+            f"{_size(budget_nbytes)} are left for the model's blocks, but {why} need at least "
+            f"{_size(least_nbytes)}. Raise the memory budget by {_size(least_nbytes - budget_nbytes)} "
+            "or lower the size of the request."
         )
+
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes / 2**30:.2f} GiB" if abs(nbytes) >= 2**30 else f"{nbytes / 2**20:.1f} MiB"
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,13 @@ class ResidencyPlan:
         return self.resident_nbytes + self.slots * self.slot_nbytes
 
 
-def plan_residency(block_nbytes: Sequence[int], budget_nbytes: int, slots: int = SLOTS) -> ResidencyPlan:
+def plan_residency(
+    block_nbytes: Sequence[int], budget_nbytes: int, slots: int = SLOTS, least_slot_nbytes: int = 0
+) -> ResidencyPlan:
     """The plan within `budget_nbytes` that streams the fewest bytes.
+
+    `least_slot_nbytes` is what another model needs of the slots that it shares: they are then part of the
+    budget even where all blocks of this one stay resident.
 
     Large blocks stay resident where they can, because a slot must be as large as the largest streamed block.
     The number of streamed blocks is a multiple of `slots` (unless all are streamed), so that a block keeps its
@@ -72,24 +81,28 @@ def plan_residency(block_nbytes: Sequence[int], budget_nbytes: int, slots: int =
         raise ValueError(f"every block needs a positive size, got {sizes[:5]}")
     if slots < 2:
         raise ValueError(f"streaming needs at least 2 slots to copy beside compute, got {slots}")
-    total = sum(sizes)
-    if total <= budget_nbytes:
-        return ResidencyPlan(sizes, (), 0, 0)
+    all_resident = ResidencyPlan(sizes, (), slots if least_slot_nbytes else 0, least_slot_nbytes)
+    if all_resident.device_nbytes <= budget_nbytes:
+        return all_resident
     plans = [
         plan
-        for slot_nbytes in sorted(set(sizes))
-        for plan in _plans_with_slot(sizes, slot_nbytes, slots)
+        for largest in sorted(set(sizes))
+        for plan in _plans_with_slot(sizes, largest, slots, least_slot_nbytes)
         if plan.device_nbytes <= budget_nbytes
     ]
     if not plans:
-        least = min(total, slots * max(sizes))
-        raise BudgetError(budget_nbytes, least, f"{slots} slots of {max(sizes) / 2**20:.0f} MiB")
+        slot_nbytes = max(*sizes, least_slot_nbytes)
+        least = min(all_resident.device_nbytes, slots * slot_nbytes)
+        raise BudgetError(budget_nbytes, least, f"{slots} slots of {_size(slot_nbytes)}")
     return min(plans, key=lambda plan: (plan.streamed_nbytes, plan.device_nbytes))
 
 
-def _plans_with_slot(sizes: tuple[int, ...], slot_nbytes: int, slots: int) -> list[ResidencyPlan]:
-    """Every count of streamed blocks among those that fit a slot of this size."""
-    candidates = [block for block, nbytes in enumerate(sizes) if nbytes <= slot_nbytes]
+def _plans_with_slot(
+    sizes: tuple[int, ...], largest: int, slots: int, least_slot_nbytes: int
+) -> list[ResidencyPlan]:
+    """Every count of streamed blocks among those of at most `largest` bytes."""
+    candidates = [block for block, nbytes in enumerate(sizes) if nbytes <= largest]
+    slot_nbytes = max(largest, least_slot_nbytes)
     counts = list(range(slots, len(candidates) + 1, slots))
     if len(candidates) == len(sizes) and len(sizes) % slots:
         counts.append(len(sizes))

@@ -71,9 +71,9 @@ def runs(count: int, alone: frozenset[int]) -> list[range]:
 class BlockStreamer:
     """Owns where the weights of `blocks` are. A context manager: leaving frees device and page-locked memory.
 
-    `fill(index, tensors)` supplies the values of a block; it is called once per block while this is made, into
-    page-locked memory for a streamed block and into device memory for a resident one: the host never holds
-    more than what is streamed. The blocks may be on `meta`.
+    `fill(index, tensors)` supplies the values of a block, on the host; it is called once per block while this
+    is made. A resident block passes through one page-locked buffer: the host never holds more than what is
+    streamed and that. The blocks may be on `meta`.
     Belongs to the thread that launches compute.
     """
 
@@ -85,23 +85,31 @@ class BlockStreamer:
         ring: SlotRing | None,
         host: HostMemory,
         device: torch.device,
+        cyclic: bool = True,
     ) -> None:
+        """`cyclic`: the walk is followed by another, so the last blocks prefetch the first again."""
         if plan.streamed and (ring is None or ring.slots < plan.slots):
             raise ValueError(f"the plan streams through {plan.slots} slots: a ring with as many is needed")
         self._blocks = list(blocks)
         self._plan = plan
         self._ring = ring
         self._host = host
+        self._cyclic = cyclic
         self._sources: dict[int, Tensor] = {}
         self._place = {block: place for place, block in enumerate(plan.streamed)}
         self._runs = runs(len(self._blocks), frozenset(plan.streamed))
         layouts = [layout_of(block_tensors(block)) for block in self._blocks]
         self._check(layouts)
+        staging = None
+        if device.type != "cpu" and plan.resident:
+            staging = host.allocate(max(layouts[index].nbytes for index in plan.resident))
         for index, layout in enumerate(layouts):
             if index in self._place:
                 self._bind_streamed(index, layout, fill)
             else:
-                self._bind_resident(index, layout, fill, device)
+                self._bind_resident(index, layout, fill, device, staging)
+        if staging is not None:
+            host.release(staging)
 
     @property
     def plan(self) -> ResidencyPlan:
@@ -132,8 +140,10 @@ class BlockStreamer:
             return
         slot = place % self._plan.slots
         self._ring.release(slot)
-        following = self._plan.streamed[self._next_in_slot(place)]
-        self._ring.fetch(slot, self._key(following), self._sources[following])
+        following = self._next_in_slot(place)
+        if following > place or self._cyclic:
+            block = self._plan.streamed[following]
+            self._ring.fetch(slot, self._key(block), self._sources[block])
 
     def prefetch(self) -> None:
         """Start the copies of the first streamed blocks, so that a walk does not begin by waiting."""
@@ -185,7 +195,13 @@ class BlockStreamer:
         fill(index, views(source, layout))
         bind(self._blocks[index], views(self._ring.buffer(self._place[index] % self._plan.slots), layout))
 
-    def _bind_resident(self, index: int, layout: BlockLayout, fill: Fill, device: torch.device) -> None:
-        tensors = views(torch.empty(layout.nbytes, dtype=torch.uint8, device=device), layout)
-        fill(index, tensors)
-        bind(self._blocks[index], tensors)
+    def _bind_resident(
+        self, index: int, layout: BlockLayout, fill: Fill, device: torch.device, staging: Tensor | None
+    ) -> None:
+        buffer = torch.empty(layout.nbytes, dtype=torch.uint8, device=device)
+        if staging is None:
+            fill(index, views(buffer, layout))
+        else:
+            fill(index, views(staging, layout))
+            buffer.copy_(staging[: layout.nbytes])
+        bind(self._blocks[index], views(buffer, layout))

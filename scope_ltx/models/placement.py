@@ -1,0 +1,138 @@
+"""Where the model's weights live: which blocks stay on the device, and which pass through the shared slots.
+
+Two walks share one ring of slots: the transformer's blocks, once per denoising step, and everything that a
+prompt goes through (Gemma's layers, the text projections, the connectors), once per new prompt. The rest of
+the model (embeddings of timesteps, autoencoders, vocoder) is small and stays on the device; Gemma's table of
+words, 2 GB of which a prompt needs a few rows, stays in the file's memory map on the host.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from scope_streaming.weights.backend import host_memory, slot_ring
+from scope_streaming.weights.hooks import StreamedForward
+from scope_streaming.weights.layout import block_tensors, layout_of
+from scope_streaming.weights.plan import SLOTS, ResidencyPlan, plan_residency
+from scope_streaming.weights.streamer import BlockStreamer
+
+logger = logging.getLogger(__name__)
+
+GIB = 2**30
+READERS = 8
+"""Threads that read one block's tensors from the page cache; one alone reaches a fifth of the memory's speed."""
+
+
+@dataclass(frozen=True)
+class MemoryOptions:
+    """vram_budget_gb: device memory that this process may use, in GiB; None is what is free at load. On the
+    CPU it bounds the blocks alone. pageable: do not lock host memory; copies are then slower."""
+
+    vram_budget_gb: float | None = None
+    pageable: bool = False
+
+    def __post_init__(self) -> None:
+        if self.vram_budget_gb is not None and not self.vram_budget_gb > 0:
+            raise ValueError(f"the memory budget must be above 0 GiB, got {self.vram_budget_gb}")
+
+
+EVERYTHING_FREE = MemoryOptions()
+
+
+class ReadTensor(Protocol):
+    def __call__(self, name: str, target: Tensor) -> None:
+        """Write the value of a block's tensor `name` into `target`."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A module on `meta` whose tensors are read when it gets a place."""
+
+    module: nn.Module
+    read: ReadTensor
+
+    @property
+    def nbytes(self) -> int:
+        return layout_of(block_tensors(self.module)).nbytes
+
+
+class Placement:
+    """The places of one model's blocks. `close` gives all of them back and leaves the blocks on `meta`."""
+
+    def __init__(
+        self,
+        transformer: Sequence[Block],
+        text: Sequence[Block],
+        device: torch.device,
+        budget_nbytes: int,
+        *,
+        pageable: bool = False,
+    ) -> None:
+        """`budget_nbytes` is for the blocks and the slots together. Raises BudgetError, PinningError."""
+        self.plan, self.text_plan = plan_both(
+            [block.nbytes for block in transformer], [block.nbytes for block in text], budget_nbytes
+        )
+        self._host = host_memory(device, pageable=pageable)
+        self._ring = slot_ring(self.plan, device)
+        with ThreadPoolExecutor(READERS, thread_name_prefix="weights-reader") as pool:
+            self.walk, self._text = (
+                BlockStreamer(
+                    [block.module for block in blocks],
+                    partial(_fill, pool, blocks),
+                    plan,
+                    self._ring,
+                    self._host,
+                    device,
+                    cyclic=cyclic,
+                )
+                for blocks, plan, cyclic in ((transformer, self.plan, True), (text, self.text_plan, False))
+            )
+        self._hooks = StreamedForward(self._text, [block.module for block in text])
+        logger.info("%s", self)
+
+    @property
+    def pinned_nbytes(self) -> int:
+        return self._host.pinned_nbytes
+
+    def __str__(self) -> str:
+        plan = self.plan
+        return (
+            f"{len(plan.resident)} of {len(plan.block_nbytes)} transformer blocks on the device "
+            f"({plan.resident_nbytes / GIB:.2f} GiB), {len(plan.streamed)} streamed "
+            f"({plan.streamed_nbytes / GIB:.2f} GiB a step) through {plan.slots} slots; "
+            f"{self.pinned_nbytes / GIB:.2f} GiB of host memory locked"
+        )
+
+    def close(self) -> None:
+        self._hooks.close()
+        self._text.close()
+        self.walk.close()
+        if self._ring is not None:
+            self._ring.close()
+        self._host.close()
+
+
+def plan_both(
+    transformer: Sequence[int], text: Sequence[int], budget_nbytes: int
+) -> tuple[ResidencyPlan, ResidencyPlan]:
+    """Plans of the transformer's and the text path's blocks, of these sizes in bytes.
+
+    All stay where everything fits. Otherwise the whole text path is streamed, because it runs once per prompt
+    and not once per step, and the transformer gets what is left beside slots that fit both.
+    """
+    if sum(transformer) + sum(text) <= budget_nbytes:
+        return plan_residency(transformer, budget_nbytes), plan_residency(text, budget_nbytes)
+    plan = plan_residency(transformer, budget_nbytes, least_slot_nbytes=max(text))
+    return plan, ResidencyPlan(tuple(text), tuple(range(len(text))), SLOTS, plan.slot_nbytes)
+
+
+def _fill(pool: ThreadPoolExecutor, blocks: Sequence[Block], index: int, tensors: dict[str, Tensor]) -> None:
+    list(pool.map(blocks[index].read, tensors.keys(), tensors.values()))
