@@ -62,22 +62,20 @@ def random_fill(device: torch.device) -> Fill:
     """Values that keep activations of order one, generated on `device` because that is 100 times faster."""
 
     def fill(index: int, tensors: dict[str, Tensor]) -> None:
-        generator = torch.Generator(device).manual_seed(index)
         for name, tensor in tensors.items():
-            if name.endswith("weight_scale"):
-                fan_in = tensors[name.removesuffix("_scale")].shape[1]
-                tensor.fill_(1 / math.sqrt(fan_in))
-            elif "norm_" in name:
-                tensor.fill_(1.0)
-            else:
-                values = torch.randn(tensor.shape, device=device, generator=generator)
-                fp8 = tensor.dtype == torch.float8_e4m3fn
-                scale = (
-                    1.0 if fp8 else 0.1 if tensor.ndim < 2 or "table" in name else 1 / math.sqrt(tensor.shape[1])
-                )
-                tensor.copy_((values * scale).to(tensor.dtype))
+            draw(device, name, tensor)
 
     return fill
+
+
+def draw(device: torch.device, name: str, target: Tensor) -> None:
+    """A random value for the tensor `name` of a block."""
+    if name.endswith("weight_scale"):
+        target.fill_(1 / 64)
+    elif "norm" in name:
+        target.fill_(1.0)
+    else:
+        target.copy_((torch.randn(target.shape, device=device) * _spread(name, target)).to(target.dtype))
 
 
 def _spread(name: str, tensor: Tensor) -> float:

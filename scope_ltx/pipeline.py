@@ -7,7 +7,11 @@ Belongs to one thread at a time: the generation thread owns the device.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import importlib.util
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,12 +26,18 @@ from scope_ltx.models.decode import AudioDecoder, VideoDecoder
 from scope_ltx.models.placement import EVERYTHING_FREE, MemoryOptions, Placement
 from scope_ltx.models.text import PromptEncoder, TextContext
 from scope_ltx.request import Chunk, ChunkRequest, ChunkStats
+from scope_ltx.sampling.acceleration import Acceleration, BlockForms, CompiledForms, PlainForm, inductor
 from scope_ltx.sampling.denoiser import Denoiser
 from scope_ltx.sampling.geometry import SAMPLE_RATE, ChunkGeometry, headroom_nbytes
 from scope_ltx.sampling.loop import denoise
 from scope_ltx.sampling.schedules import resolve_schedule
 from scope_ltx.sampling.workspace import Pass
 from scope_streaming.clock import Clock, SystemClock
+from scope_streaming.weights.graphs import BlockRunner, EagerRunner, GraphRunner
+from scope_streaming.weights.streamer import ResidentWalk
+
+OUT_OF_MEMORY_GROWTH = 1.5
+"""How much more is left to activations after running out: two blocks' worth at the default size."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +51,19 @@ class Latents:
 class Pipeline:
     """Generates chunks with a loaded model. Stateless between chunks except for the prompt cache."""
 
-    def __init__(self, components: Components, clock: Clock) -> None:
+    def __init__(self, components: Components, clock: Clock, acceleration: Acceleration = "auto") -> None:
         """Gives the model's blocks their places. Raises BudgetError, PinningError."""
         self._device = components.device
         self._clock = clock
-        self._placement = components.place(headroom_nbytes(ChunkGeometry.of(LTX2Config())))
+        self._components = components
+        self._headroom_nbytes = headroom_nbytes(ChunkGeometry.of(LTX2Config()))
+        self._placement = components.place(self._headroom_nbytes)
         self._prompts = PromptEncoder(components.tokenizer, components.text_encoder, components.connectors)
-        self._denoiser = Denoiser(components.transformer, self._placement.walk)
-        self._video_decoder = VideoDecoder(components.video_vae)
-        self._audio_decoder = AudioDecoder(components.audio_vae, components.vocoder)
+        self._compiler = ThreadPoolExecutor(1, thread_name_prefix="block-compiler")
+        new_runner, forms = engine_for(self._device, acceleration, self._compiler)
+        self._denoiser = Denoiser(components.transformer, self._placement.walk, new_runner(), forms)
+        self._video_decoder = VideoDecoder(components.video_vae, new_runner())
+        self._audio_decoder = AudioDecoder(components.audio_vae, components.vocoder, new_runner())
 
     @property
     def placement(self) -> Placement:
@@ -58,17 +72,39 @@ class Pipeline:
 
     def close(self) -> None:
         """Give up the model, so that its memory is freed even while a host still holds this object."""
+        self._compiler.shutdown(cancel_futures=True)
         self._placement.close()
-        del self._placement, self._prompts, self._denoiser, self._video_decoder, self._audio_decoder
+        del self._components, self._placement, self._prompts, self._denoiser
+        del self._video_decoder, self._audio_decoder
 
     @torch.inference_mode()
     def generate(self, request: ChunkRequest) -> Chunk:
         """Frames and samples of `request`; the same request gives the same bytes on the same device.
 
-        Raises UnsupportedError for a mode this pipeline does not have, GenerationCancelled when asked to stop.
+        A request that needs more memory than the last ones, or that runs out of it, moves blocks of the model
+        off the device first; running out is tried again once, and told in the chunk's notes.
+
+        Raises UnsupportedError for a mode this pipeline does not have, GenerationCancelled when asked to stop,
+        BudgetError for a request that the memory budget cannot hold.
         """
+        _refuse_unsupported(request.config)
+        needed = headroom_nbytes(ChunkGeometry.of(request.config))
+        if needed > self._headroom_nbytes:
+            self._make_room(needed)
+        try:
+            return self._generate(request)
+        except torch.OutOfMemoryError:
+            before = len(self._placement.plan.streamed)
+            self._make_room(int(self._headroom_nbytes * OUT_OF_MEMORY_GROWTH))
+            note = (
+                f"the device ran out of memory: {len(self._placement.plan.streamed) - before} more of the model's "
+                "blocks are streamed now, which is slower. Lower the size or the number of frames to avoid it."
+            )
+            chunk = self._generate(request)
+            return replace(chunk, notes=(*chunk.notes, note))
+
+    def _generate(self, request: ChunkRequest) -> Chunk:
         config = request.config
-        _refuse_unsupported(config)
         schedule = resolve_schedule(config)
         geometry = ChunkGeometry.of(config)
 
@@ -92,9 +128,27 @@ class Pipeline:
         frames, samples = self.decode(latents, geometry)
         decoded = self._clock.now()
 
-        stats = ChunkStats(encoded - started, denoised - encoded, decoded - denoised, len(schedule.sigmas) - 1)
+        stats = ChunkStats(
+            text_s=encoded - started,
+            denoise_s=denoised - encoded,
+            decode_s=decoded - denoised,
+            steps=len(schedule.sigmas) - 1,
+            engine=self._denoiser.engine,
+        )
         notes = config.adjustments + ((schedule.note,) if schedule.note else ())
         return Chunk(frames.numpy(), samples.numpy(), SAMPLE_RATE, stats, notes)
+
+    def _make_room(self, headroom: int) -> None:
+        """Place the blocks anew with more memory left for activations: a few seconds, read from the files."""
+        self._placement.close()
+        self._denoiser.use(ResidentWalk([]))
+        self._video_decoder.forget()
+        self._audio_decoder.forget()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._placement = self._components.place(headroom)
+        self._headroom_nbytes = headroom
+        self._denoiser.use(self._placement.walk)
 
     @torch.inference_mode()
     def encode(self, prompt: str) -> TextContext:
@@ -127,14 +181,39 @@ class Pipeline:
             torch.cuda.synchronize(self._device)
 
 
-def load_pipeline(model_dir: Path, device: str, memory: MemoryOptions = EVERYTHING_FREE) -> Pipeline:
+def load_pipeline(
+    model_dir: Path,
+    device: str,
+    memory: MemoryOptions = EVERYTHING_FREE,
+    acceleration: Acceleration = "auto",
+) -> Pipeline:
     """Load the published split files below `model_dir`; `device` is auto, cpu or cuda[:N].
 
     Raises CheckpointError naming the file and the keys, ValueError for a device that is not there, BudgetError
     for a budget that cannot hold the model's slots, PinningError.
     """
     files = ModelFiles.in_directory(model_dir)
-    return Pipeline(load_components(files, resolve_device(device), memory), SystemClock())
+    return Pipeline(load_components(files, resolve_device(device), memory), SystemClock(), acceleration)
+
+
+def engine_for(
+    device: torch.device, acceleration: Acceleration, compiler: Executor
+) -> tuple[Callable[[], BlockRunner], BlockForms]:
+    """How kernels are run on `device`: runners, one for each part that changes its sizes by itself, and the
+    form of the blocks. Raises ValueError for an acceleration that the device does not have."""
+    if device.type != "cuda":
+        if acceleration not in ("auto", "off"):
+            raise ValueError(f"acceleration {acceleration!r} needs a CUDA device, not {device.type}: use 'off'")
+        return EagerRunner, PlainForm()
+    if acceleration == "off":
+        return EagerRunner, PlainForm()
+    can_compile = importlib.util.find_spec("triton") is not None
+    if acceleration == "compile" and not can_compile:
+        raise ValueError("acceleration 'compile' needs the triton package: install it, or use 'graphs'")
+    if acceleration == "graphs" or not can_compile:
+        return partial(GraphRunner, device), PlainForm()
+    forms = CompiledForms(compiler, inductor)
+    return partial(GraphRunner, device, lambda: not forms.busy), forms
 
 
 def resolve_device(name: str) -> torch.device:

@@ -27,12 +27,14 @@ class ChunkRequest:
 
 @dataclass(frozen=True)
 class ChunkStats:
-    """Wall seconds of one chunk by stage. `text_s` is 0 when the prompt's context was cached."""
+    """Wall seconds of one chunk by stage. `text_s` is 0 when the prompt's context was cached. `engine` says
+    how the transformer's blocks ran: as they are or compiled, launched or replayed."""
 
     text_s: float
     denoise_s: float
     decode_s: float
     steps: int
+    engine: str = ""
 
     @property
     def total_s(self) -> float:

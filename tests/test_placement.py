@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +12,13 @@ import torch
 
 from scope_ltx.config import LTX2Config
 from scope_ltx.errors import GenerationCancelled
+from scope_ltx.manifest import ModelFiles
+from scope_ltx.models.components import load_components
 from scope_ltx.models.placement import GIB, MemoryOptions, plan_both
 from scope_ltx.models.split_linear import RowSplitLinear
 from scope_ltx.pipeline import Pipeline, load_pipeline
 from scope_ltx.request import Chunk, ChunkRequest
+from scope_streaming.clock import SystemClock
 from scope_streaming.weights.plan import BudgetError
 
 MIB = 2**20
@@ -55,10 +60,49 @@ def test_a_cancelled_chunk_leaves_streaming_in_order(small_model_dir: Path, resi
     streamed.close()
 
 
+class RunsOutOnce:
+    """A video decoder that runs out of memory at its first call."""
+
+    def __init__(self, vae: Any) -> None:
+        self._vae = vae
+        self._calls = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._vae, name)
+
+    def decode(self, *args: Any, **kwargs: Any) -> Any:
+        self._calls += 1
+        if self._calls == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self._vae.decode(*args, **kwargs)
+
+
+def test_running_out_of_memory_is_tried_again_and_told(small_model_dir: Path, resident: Pipeline) -> None:
+    parts = load_components(ModelFiles.in_directory(small_model_dir), torch.device("cpu"))
+    vae: Any = RunsOutOnce(parts.video_vae)
+    pipeline = Pipeline(replace(parts, video_vae=vae), SystemClock())
+    made = chunk(pipeline)
+    assert np.array_equal(made.frames, chunk(resident).frames)
+    assert [note for note in made.notes if "ran out of memory" in note]
+    assert not [note for note in chunk(pipeline).notes if "memory" in note]
+
+
+def test_a_larger_request_makes_room_before_it_starts(small_model_dir: Path) -> None:
+    pipeline = load_pipeline(small_model_dir, "cpu")
+    before = pipeline.placement
+    chunk(pipeline)
+    assert pipeline.placement is before
+    larger = LTX2Config(height=416, width=352, num_frames=137, num_steps=1)
+    request = ChunkRequest(larger, "a red ball", seed=7)
+    request.cancel.set()
+    with pytest.raises(GenerationCancelled):
+        pipeline.generate(request)
+    assert pipeline.placement is not before
+    assert chunk(pipeline).frames.shape == (9, 64, 64, 3)
+
+
 def test_a_budget_that_cannot_hold_the_slots_says_what_would_do(small_model_dir: Path) -> None:
-    with pytest.raises(
-        BudgetError, match=r"2 slots of 1\.\d MiB need at least 3\.\d MiB\. Raise"
-    ):
+    with pytest.raises(BudgetError, match=r"2 slots of 1\.\d MiB need at least 3\.\d MiB\. Raise"):
         load_pipeline(small_model_dir, "cpu", MemoryOptions(0.1 * MIB / GIB))
 
 

@@ -50,7 +50,9 @@ class Components:
         Call it once everything else is on the device. Raises BudgetError, PinningError.
         """
         budget = block_budget(self.memory, self.device, headroom_nbytes)
-        return Placement(*self.blocks, self.device, budget, pageable=self.memory.pageable)
+        # Also in the middle of a chunk: other threads write these tensors, so they must be ordinary ones.
+        with torch.inference_mode(False):
+            return Placement(*self.blocks, self.device, budget, pageable=self.memory.pageable)
 
 
 def block_budget(memory: MemoryOptions, device: torch.device, headroom_nbytes: int) -> int:

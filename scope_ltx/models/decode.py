@@ -1,51 +1,103 @@
-"""Latents -> uint8 frames and 48 kHz samples."""
+"""Latents -> uint8 frames and 48 kHz samples.
+
+Both decoders keep their input and output at fixed addresses per size, so that their kernels can be captured
+and replayed: launched one by one, a third of a decode's time goes into launching, and ten times as much while
+another thread keeps the interpreter busy.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from scope_streaming.weights.graphs import BlockRunner
+
 
 class VideoDecoder:
     """Video tokens -> RGB frames."""
 
-    def __init__(self, video_vae: nn.Module) -> None:
+    def __init__(self, video_vae: nn.Module, runner: BlockRunner) -> None:
         self._vae: Any = video_vae
+        self._places = _Places(runner)
+        self.forget = self._places.forget
 
     def decode(self, tokens: Tensor, frames: int, height: int, width: int) -> Tensor:
         """(1, frames * height * width, C) normalised latents -> (F, H, W, 3) uint8 on the same device."""
+        grid = (frames, height, width)
+        return self._places.run(grid, tokens, partial(self._decode, grid))
+
+    def _decode(self, grid: tuple[int, int, int], tokens: Tensor) -> Tensor:
         vae = self._vae
-        latents = tokens.view(1, frames, height, width, -1).permute(0, 4, 1, 2, 3)
+        latents = tokens.view(1, *grid, -1).permute(0, 4, 1, 2, 3)
         mean, std = (_per_channel(value, latents) for value in (vae.latents_mean, vae.latents_std))
         pixels: Tensor = vae.decode((latents * std + mean).to(vae.dtype), None, return_dict=False)[0]
         levels = pixels[0].float().add(1).mul(127.5).round_().clamp_(0, 255)
-        return levels.to(torch.uint8).permute(1, 2, 3, 0).contiguous()
+        return levels.to(torch.uint8).permute(1, 2, 3, 0)
 
 
 class AudioDecoder:
     """Audio tokens -> mel spectrogram -> waveform. The vocoder runs in float32 (its file says bfloat16, but
     that costs 40-90 % on spectral metrics: Lightricks/LTX-2, ltx-core vocoder.py)."""
 
-    def __init__(self, audio_vae: nn.Module, vocoder: nn.Module) -> None:
+    def __init__(self, audio_vae: nn.Module, vocoder: nn.Module, runner: BlockRunner) -> None:
         self._vae: Any = audio_vae
         self._vocoder: Any = vocoder
+        self._places = _Places(runner)
+        self.forget = self._places.forget
 
     def decode(self, tokens: Tensor, samples: int) -> Tensor:
         """(1, L, 128) normalised latents -> (2, samples) float32 in [-1, 1], trimmed from (4 L - 3) * 480.
 
         Raises ValueError when the latents are too few for `samples`.
         """
+        waveform = self._places.run(tokens.shape[1], tokens, self._decode)
+        if waveform.shape[1] < samples:
+            raise ValueError(f"{tokens.shape[1]} audio latents give {waveform.shape[1]} samples, {samples} needed")
+        return waveform[:, :samples].contiguous()
+
+    def _decode(self, tokens: Tensor) -> Tensor:
         vae = self._vae
         latents = tokens * vae.latents_std.to(tokens) + vae.latents_mean.to(tokens)
         # A token is channel-major: 8 channels of 16 mel places.
         latents = latents.unflatten(2, (vae.config.latent_channels, -1)).transpose(1, 2)
         mel = vae.decode(latents.to(vae.dtype), return_dict=False)[0]
         waveform: Tensor = self._vocoder(mel.float())[0]
-        if waveform.shape[1] < samples:
-            raise ValueError(f"{tokens.shape[1]} audio latents give {waveform.shape[1]} samples, {samples} needed")
-        return waveform[:, :samples].contiguous()
+        return waveform
+
+
+class _Places:
+    """Input and output of the latest size. A change of size is rare; two sizes of output would be 100 MB."""
+
+    def __init__(self, runner: BlockRunner) -> None:
+        self._runner = runner
+        self._key: Hashable = None
+        self._tokens = self._output = torch.empty(0)
+
+    def run(self, key: Hashable, tokens: Tensor, decode: Callable[[Tensor], Tensor]) -> Tensor:
+        """`decode` of the tokens, as a tensor of the caller's own."""
+        if key != self._key:
+            self.forget()
+            self._tokens = tokens.clone()
+            self._output = decode(self._tokens).contiguous()
+            self._key = key
+            return self._output.clone()
+
+        def launch() -> None:
+            self._output.copy_(decode(self._tokens))
+
+        self._tokens.copy_(tokens)
+        self._runner.run(key, launch, warm=True)
+        return self._output.clone()
+
+    def forget(self) -> None:
+        """Give up the places and what was captured."""
+        self._runner.forget()
+        self._key = None
+        self._tokens = self._output = torch.empty(0)
 
 
 def _per_channel(value: Tensor, latents: Tensor) -> Tensor:

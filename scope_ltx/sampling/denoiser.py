@@ -19,9 +19,11 @@ from torch import Tensor, nn
 from scope_ltx.conditioning.sequence import TokenSequence
 from scope_ltx.errors import GenerationCancelled
 from scope_ltx.models.feed_forward import make_feed_forward_chunked
+from scope_ltx.sampling.acceleration import BlockForms, PlainForm
 from scope_ltx.sampling.modulation import build_modulation
-from scope_ltx.sampling.workspace import CallBlock, Pass, StepWorkspace, Velocity, call_block
+from scope_ltx.sampling.workspace import CallBlock, Pass, StepWorkspace, Velocity
 from scope_streaming.weights.graphs import BlockRunner, EagerRunner
+from scope_streaming.weights.layout import block_tensors
 from scope_streaming.weights.streamer import BlockWalk, ResidentWalk
 
 WORKSPACES = 2
@@ -34,6 +36,7 @@ class Prepared:
 
     workspace: StepWorkspace
     shape: Hashable
+    call: CallBlock
 
 
 class Denoiser:
@@ -48,18 +51,23 @@ class Denoiser:
         transformer: nn.Module,
         walk: BlockWalk | None = None,
         runner: BlockRunner | None = None,
-        call: CallBlock = call_block,
+        forms: BlockForms | None = None,
     ) -> None:
         self._model: Any = transformer
         self._feed_forwards = make_feed_forward_chunked(transformer)
-        self._walk: BlockWalk = (
-            ResidentWalk(list(transformer.get_submodule("transformer_blocks").children()))
-            if walk is None
-            else walk
-        )
+        blocks = list(transformer.get_submodule("transformer_blocks").children())
+        self._walk: BlockWalk = ResidentWalk(blocks) if walk is None else walk
         self._runner = EagerRunner() if runner is None else runner
-        self._call = call
+        self._forms = PlainForm() if forms is None else forms
+        self._form = "eager"
+        self._samples = _one_of_each_kind(blocks)
         self._workspaces: OrderedDict[Hashable, StepWorkspace] = OrderedDict()
+
+    def use(self, walk: BlockWalk) -> None:
+        """The blocks' weights have moved: whatever was bound to their old places is given up."""
+        self._walk = walk
+        self._workspaces.clear()
+        self._runner.forget()
 
     def video_coords(self, frames: int, height: int, width: int, frame_rate: float) -> Tensor:
         """(1, 3, frames * height * width, 2) bounds of latent cells in seconds and pixels."""
@@ -112,7 +120,16 @@ class Denoiser:
             self._workspaces[shape] = workspace
         self._workspaces.move_to_end(shape)
         workspace.load(passes, rotary, modulation)
-        return Prepared(workspace, shape)
+        form, call = self._forms.form(shape, lambda: workspace.rehearsal(self._samples))
+        if form != self._form:
+            self._runner.forget()
+            self._form = form
+        return Prepared(workspace, shape, call)
+
+    @property
+    def engine(self) -> str:
+        """How the blocks ran in the latest chunk, for people."""
+        return f"{self._form}, {self._runner.name}"
 
     def velocities(
         self, prepared: Prepared, video: Tensor, audio: Tensor, step: int, cancel: threading.Event
@@ -127,7 +144,16 @@ class Denoiser:
         for run in self._walk:
             if cancel.is_set():
                 raise GenerationCancelled(f"the chunk was cancelled in denoising step {step + 1}")
-            launch = partial(workspace.launch_blocks, run, self._call)
+            launch = partial(workspace.launch_blocks, run, prepared.call)
             self._runner.run((shape, run[0][0]), launch)
         self._runner.run((shape, "heads"), workspace.launch_heads)
         return workspace.velocities
+
+
+def _one_of_each_kind(blocks: Sequence[nn.Module]) -> list[tuple[int, nn.Module]]:
+    """Blocks are of one kind when their tensors have the same names, shapes and types: FP8 or not, mostly."""
+    kinds: dict[Hashable, tuple[int, nn.Module]] = {}
+    for index, block in enumerate(blocks):
+        kind = tuple((name, tensor.shape, tensor.dtype) for name, tensor in block_tensors(block).items())
+        kinds.setdefault(kind, (index, block))
+    return list(kinds.values())

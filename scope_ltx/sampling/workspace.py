@@ -142,6 +142,22 @@ class StepWorkspace:
                 state[0].copy_(video)
                 state[1].copy_(audio)
 
+    def rehearsal(self, blocks: Sequence[tuple[int, Any]]) -> Callable[[CallBlock], None]:
+        """Runs these blocks on copies of the tensors as they are now: another thread may call it."""
+        states = [(video.clone(), audio.clone()) for video, audio in self._states]
+        contexts = [(video.clone(), audio.clone()) for video, audio in self._contexts]
+        arguments: BlockArguments = {
+            name: value.clone() if isinstance(value, Tensor) else (value[0].clone(), value[1].clone())
+            for name, value in self._arguments.items()
+        }
+
+        def rehearse(call: CallBlock) -> None:
+            for index, block in blocks:
+                for state, context, (perturbed, isolated) in zip(states, contexts, self._kinds, strict=True):
+                    call(block, *state, context, isolated, index in perturbed, arguments)
+
+        return rehearse
+
     def launch_heads(self) -> None:
         model = self._model
         parts = (

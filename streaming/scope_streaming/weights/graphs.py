@@ -17,8 +17,15 @@ Launch = Callable[[], None]
 
 
 class BlockRunner(Protocol):
-    def run(self, key: Hashable, launch: Launch) -> None:
-        """Do what `launch` does. The same key means the same kernels on the same addresses."""
+    @property
+    def name(self) -> str:
+        """For people."""
+
+    def run(self, key: Hashable, launch: Launch, *, warm: bool = False) -> None:
+        """Do what `launch` does. The same key means the same kernels on the same addresses.
+
+        `warm`: these kernels have run before, outside this runner.
+        """
 
     def forget(self) -> None:
         """The addresses have changed: keep nothing that was captured."""
@@ -27,7 +34,9 @@ class BlockRunner(Protocol):
 class EagerRunner:
     """Launches every time."""
 
-    def run(self, key: Hashable, launch: Launch) -> None:
+    name = "launched"
+
+    def run(self, key: Hashable, launch: Launch, *, warm: bool = False) -> None:
         launch()
 
     def forget(self) -> None:
@@ -41,28 +50,37 @@ class GraphRunner:
     largest. Raises what capturing raises, for instance when `launch` makes the host wait.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    name = "graphs"
+
+    def __init__(self, device: torch.device, may_capture: Callable[[], bool] = lambda: True) -> None:
+        """`may_capture` is False while another thread may free device memory, which would spoil a capture."""
         self._device = device
+        self._may_capture = may_capture
         self._stream = torch.cuda.Stream(device)
-        self._graphs: dict[Hashable, torch.cuda.CUDAGraph | None] = {}
+        self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
+        self._warm: set[Hashable] = set()
         self._pool = torch.cuda.graph_pool_handle()
 
-    def run(self, key: Hashable, launch: Launch) -> None:
-        if key not in self._graphs:
-            # The first run lets libraries set themselves up, which must not happen inside a capture.
-            self._graphs[key] = None
-            launch()
-            return
-        graph = self._graphs[key]
-        if graph is None:
+    def run(self, key: Hashable, launch: Launch, *, warm: bool = False) -> None:
+        graph = self._graphs.get(key)
+        if graph is None and (warm or key in self._warm) and self._may_capture():
             graph = self._graphs[key] = self._capture(launch)
-        graph.replay()
+        if graph is not None:
+            graph.replay()
+        else:
+            # The first run lets libraries set themselves up, which must not happen inside a capture.
+            self._warm.add(key)
+            launch()
 
     def forget(self) -> None:
         self._graphs.clear()
+        self._warm.clear()
         self._pool = torch.cuda.graph_pool_handle()
 
     def _capture(self, launch: Launch) -> torch.cuda.CUDAGraph:
+        if not self._graphs:
+            # Inside a capture nothing that is cached can be given back: under a tight budget it would run out.
+            torch.cuda.empty_cache()
         graph = torch.cuda.CUDAGraph()
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._stream):
