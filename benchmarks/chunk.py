@@ -18,7 +18,7 @@ from benchmarks.full_model import build_components
 from benchmarks.full_size import PUBLISHED_BF16_BLOCKS
 from benchmarks.report import RESULTS, machine, summary, write_json
 from scope_ltx.config import LTX2Config
-from scope_ltx.models.placement import GIB, MemoryOptions
+from scope_ltx.engine import GIB, EngineOptions
 from scope_ltx.pipeline import Pipeline
 from scope_ltx.request import ChunkRequest, ChunkStats
 from scope_streaming.clock import SystemClock
@@ -34,8 +34,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     torch.cuda.set_per_process_memory_fraction(arguments.budget * GIB / total)
     started = time.perf_counter()
     bf16 = PUBLISHED_BF16_BLOCKS if arguments.published else ()
-    components = build_components(device, MemoryOptions(arguments.budget), bf16)
-    pipeline = Pipeline(components, SystemClock(), arguments.acceleration)
+    engine = EngineOptions(arguments.budget, acceleration=arguments.acceleration)
+    pipeline = Pipeline(build_components(device, engine, bf16), SystemClock())
     placed_s = time.perf_counter() - started
     print(pipeline.placement, f"({placed_s:.1f} s)", flush=True)
 

@@ -12,9 +12,10 @@ from torch import nn
 from transformers import Gemma3TextConfig, Gemma3TextModel
 
 from benchmarks.full_size import build_transformer, draw, materialize_rest
+from scope_ltx.engine import EngineOptions
 from scope_ltx.models.components import Components
 from scope_ltx.models.connectors import CONNECTOR_BLOCKS, PROJECTIONS
-from scope_ltx.models.placement import Block, MemoryOptions
+from scope_ltx.models.placement import Block
 from scope_ltx.models.split_linear import RowSplitLinear
 from scope_quant.capability import probe_fp8
 from scope_quant.convert import Fp8Layer, convert_linears
@@ -27,7 +28,7 @@ class LetterTokenizer:
         return [2, *(3 + ord(letter) for letter in text)][:1024]
 
 
-def build_components(device: torch.device, memory: MemoryOptions, bf16_blocks: tuple[int, ...] = ()) -> Components:
+def build_components(device: torch.device, engine: EngineOptions, bf16_blocks: tuple[int, ...] = ()) -> Components:
     """Everything but the blocks has its random values on `device`; the blocks get theirs when they are placed."""
     fp8 = probe_fp8(device)
     transformer = build_transformer(fp8.path, bf16_blocks)
@@ -58,7 +59,7 @@ def build_components(device: torch.device, memory: MemoryOptions, bf16_blocks: t
             [Block(block, read) for block in transformer.transformer_blocks],
             [Block(block, read) for block in (*text_encoder.layers, *connector_parts)],
         ),
-        memory=memory,
+        engine=engine,
     )
 
 

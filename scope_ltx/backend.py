@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from scope_ltx.config import LTX2Config
     from scope_ltx.doctor import DeviceReport
+    from scope_ltx.engine import EngineOptions
     from scope_ltx.request import Chunk, ChunkRequest, ChunkStats
     from scope_streaming.media.segment import Segment
 
@@ -51,12 +52,23 @@ class Backend(Protocol):
 
     def model_directory(self, model: str) -> Path: ...
 
-    def load_pipeline(self, directory: Path, device: str) -> ClosableGenerator: ...
+    def memory_errors(self) -> tuple[type[Exception], ...]:
+        """What a model that does not fit raises; the text is fit for a user."""
+
+    def load_pipeline(self, directory: Path, device: str, engine: EngineOptions) -> ClosableGenerator: ...
 
     def open_session(self, generator: ClosableGenerator, config: LTX2Config, prompt: str) -> SegmentSource: ...
 
     def serve(
-        self, directory: Path, config: LTX2Config, prompt: str, *, host: str, port: int, device: str
+        self,
+        directory: Path,
+        config: LTX2Config,
+        prompt: str,
+        *,
+        host: str,
+        port: int,
+        device: str,
+        engine: EngineOptions,
     ) -> None: ...
 
 
@@ -88,10 +100,16 @@ class LibraryBackend:
         ModelFiles.in_directory(Path(model))
         return Path(model)
 
-    def load_pipeline(self, directory: Path, device: str) -> ClosableGenerator:
+    def memory_errors(self) -> tuple[type[Exception], ...]:
+        from scope_streaming.weights.host import PinningError
+        from scope_streaming.weights.plan import BudgetError
+
+        return BudgetError, PinningError
+
+    def load_pipeline(self, directory: Path, device: str, engine: EngineOptions) -> ClosableGenerator:
         from scope_ltx.pipeline import load_pipeline
 
-        return load_pipeline(directory, device)
+        return load_pipeline(directory, device, engine)
 
     def open_session(self, generator: ClosableGenerator, config: LTX2Config, prompt: str) -> SegmentSource:
         """A stream that depends on its arguments only: the same ones give the same segments."""
@@ -100,8 +118,16 @@ class LibraryBackend:
         return Session(generator, config, prompt, nonce="")
 
     def serve(
-        self, directory: Path, config: LTX2Config, prompt: str, *, host: str, port: int, device: str
+        self,
+        directory: Path,
+        config: LTX2Config,
+        prompt: str,
+        *,
+        host: str,
+        port: int,
+        device: str,
+        engine: EngineOptions,
     ) -> None:
         from scope_ltx.hosts.live.serve import run_server
 
-        run_server(directory, config, prompt, host, port, device)
+        run_server(directory, config, prompt, host, port, device, engine)

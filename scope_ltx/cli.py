@@ -20,6 +20,7 @@ from scope_ltx.errors import ScopeLtxError
 
 if TYPE_CHECKING:
     from scope_ltx.config import LTX2Config
+    from scope_ltx.engine import EngineOptions
 
 DEFAULT_PROMPT = "Waves roll onto a beach at dusk, warm light on wet sand, the sound of slow surf."
 
@@ -66,6 +67,35 @@ def model_options(command: Command) -> Command:
         help="auto takes the first CUDA device, else the CPU.",
     )
     return model(device(command))
+
+
+def engine_options(command: Command) -> Command:
+    """How the model is run: memory and acceleration."""
+    budget = click.option(
+        "--vram-budget-gb",
+        type=float,
+        metavar="GIB",
+        help="Device memory to use, in GiB; the rest of the model is streamed. Default: what is free.",
+    )
+    pageable = click.option(
+        "--pageable", is_flag=True, help="Do not lock host memory: for hosts that forbid it. Copies are slower."
+    )
+    acceleration = click.option(
+        "--acceleration",
+        default="auto",
+        show_default=True,
+        type=click.Choice(["auto", "off", "graphs", "compile"]),
+        help="CUDA graphs, and compiled blocks that take over when they are ready.",
+    )
+    return budget(pageable(acceleration(command)))
+
+
+def read_engine(vram_budget_gb: float | None, pageable: bool, acceleration: Any) -> EngineOptions:
+    """Raises UserError for a budget that makes no sense."""
+    from scope_ltx.engine import EngineOptions
+
+    with user_errors(ValueError):
+        return EngineOptions(vram_budget_gb, pageable, acceleration)
 
 
 def config_options(command: Command) -> Command:
@@ -120,6 +150,7 @@ def main(context: click.Context) -> None:
 
 @main.command()
 @model_options
+@engine_options
 @config_options
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0: any free one.")
@@ -127,6 +158,7 @@ def main(context: click.Context) -> None:
 @click.pass_obj
 def serve(
     backend: Backend,
+    /,
     *,
     model: str,
     device: str,
@@ -135,9 +167,11 @@ def serve(
     host: str,
     port: int,
     prompt: str,
+    **engine: Any,
 ) -> None:
     """Stream to a browser until interrupted."""
     config = read_config(config_file, assignments)
+    options = read_engine(**engine)
     for note in config.adjustments:
         click.echo(f"note: {note}", err=True)
     with user_errors(OSError):
@@ -145,11 +179,12 @@ def serve(
     with user_errors(ValueError):
         backend.check_device(device)
     with user_errors(OSError):
-        backend.serve(directory, config, prompt, host=host, port=port, device=device)
+        backend.serve(directory, config, prompt, host=host, port=port, device=device, engine=options)
 
 
 @main.command()
 @model_options
+@engine_options
 @config_options
 @prompt_option(required=True, help="What to show and sound like.")
 @click.option("--chunks", default=1, show_default=True, type=click.IntRange(1), help="Chunks to generate.")
@@ -159,6 +194,7 @@ def serve(
 @click.pass_obj
 def generate(
     backend: Backend,
+    /,
     *,
     model: str,
     device: str,
@@ -169,8 +205,10 @@ def generate(
     seed: int | None,
     output: Path,
     dump_npz: Path | None,
+    **engine: Any,
 ) -> None:
     """Generate a clip as an MP4 file (H.264 and AAC)."""
+    options = read_engine(**engine)
     config = read_config(config_file, assignments, **({} if seed is None else {"base_seed": seed}))
     from scope_ltx.generate import Destination, generate_clip
 
@@ -180,8 +218,8 @@ def generate(
         directory = backend.model_directory(model)
     with user_errors(ValueError):
         backend.check_device(device)
-    with user_errors(OSError):
-        pipeline = backend.load_pipeline(directory, device)
+    with user_errors(OSError, *backend.memory_errors()):
+        pipeline = backend.load_pipeline(directory, device, options)
         with closing(pipeline):
             source = backend.open_session(pipeline, config, prompt)
             click.echo(generate_clip(source, config, chunks, destination))

@@ -28,7 +28,7 @@ ALLOWED = {
     "scope_quant": set(),
 }
 ROOMS = (
-    {"", "errors", "config", "config_file", "manifest", "request"},
+    {"", "errors", "config", "config_file", "engine", "manifest", "request"},
     {"checkpoints"},
     {"conditioning", "sampling", "models", "lora"},
     {"pipeline"},

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from scope_ltx import cli
+from scope_ltx.engine import EngineOptions
 from scope_ltx.manifest import ModelFiles
 from tests.fakes.cli_backend import FakeBackend, complete_directory
 
@@ -145,6 +146,7 @@ def test_serve_gets_what_was_asked(tmp_path: Path) -> None:
     assert (config.height, config.num_steps) == (384, 6)  # type: ignore[attr-defined]
     assert backend.served == {
         "directory": Path("models/small"), "prompt": "rain", "host": "127.0.0.1", "port": 9000, "device": "auto",
+        "engine": EngineOptions(),
     }  # fmt: skip
     assert "note: height 390 became 384" in result.stderr
 
@@ -227,3 +229,25 @@ def test_inspect_prints_text_and_json(tmp_path: Path) -> None:
     refused = run("inspect", path)
     assert refused.exit_code == 2
     assert "is a web page" in refused.stderr
+
+
+def test_memory_and_acceleration_reach_the_engine(tmp_path: Path) -> None:
+    backend = FakeBackend()
+    options = ("--vram-budget-gb", "7.5", "--pageable", "--acceleration", "graphs")
+    result = run("generate", "--prompt", "rain", "-o", tmp_path / "a.mp4", *options, backend=backend)
+    assert result.exit_code == 0, result.output
+    assert backend.engine == EngineOptions(7.5, pageable=True, acceleration="graphs")
+    result = run("serve", *options, backend=backend)
+    assert backend.served["engine"] == backend.engine
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"), [("-1", "must be above 0 GiB, got -1"), ("1", "1.00 GiB is too little")]
+)
+def test_a_budget_that_cannot_work_is_one_message(tmp_path: Path, budget: str, said: str) -> None:
+    backend = FakeBackend()
+    result = run(
+        "generate", "--prompt", "a", "-o", tmp_path / "a.mp4", "--vram-budget-gb", budget, backend=backend
+    )
+    assert result.exit_code == 2
+    assert said in result.output

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from scope_ltx.config import LTX2Config
+from scope_ltx.engine import GIB, EngineOptions
 from scope_ltx.errors import GenerationCancelled
 from scope_ltx.manifest import ModelFiles
 from scope_ltx.models.components import load_components
-from scope_ltx.models.placement import GIB, MemoryOptions, plan_both
+from scope_ltx.models.placement import plan_both
 from scope_ltx.models.split_linear import RowSplitLinear
 from scope_ltx.pipeline import Pipeline, load_pipeline
 from scope_ltx.request import Chunk, ChunkRequest
@@ -38,7 +39,7 @@ def resident(small_model_dir: Path) -> Pipeline:
 def test_streamed_blocks_give_the_same_bytes_as_resident_ones(
     small_model_dir: Path, resident: Pipeline, budget_mib: float
 ) -> None:
-    streamed = load_pipeline(small_model_dir, "cpu", MemoryOptions(budget_mib * MIB / GIB))
+    streamed = load_pipeline(small_model_dir, "cpu", EngineOptions(budget_mib * MIB / GIB))
     assert streamed.placement.plan.streamed
     assert streamed.placement.text_plan.streamed
     assert not resident.placement.plan.streamed
@@ -51,7 +52,7 @@ def test_streamed_blocks_give_the_same_bytes_as_resident_ones(
 
 
 def test_a_cancelled_chunk_leaves_streaming_in_order(small_model_dir: Path, resident: Pipeline) -> None:
-    streamed = load_pipeline(small_model_dir, "cpu", MemoryOptions(3.2 * MIB / GIB))
+    streamed = load_pipeline(small_model_dir, "cpu", EngineOptions(3.2 * MIB / GIB))
     cancelled = ChunkRequest(TINY, "a red ball", seed=7)
     cancelled.cancel.set()
     with pytest.raises(GenerationCancelled):
@@ -103,12 +104,12 @@ def test_a_larger_request_makes_room_before_it_starts(small_model_dir: Path) -> 
 
 def test_a_budget_that_cannot_hold_the_slots_says_what_would_do(small_model_dir: Path) -> None:
     with pytest.raises(BudgetError, match=r"2 slots of 1\.\d MiB need at least 3\.\d MiB\. Raise"):
-        load_pipeline(small_model_dir, "cpu", MemoryOptions(0.1 * MIB / GIB))
+        load_pipeline(small_model_dir, "cpu", EngineOptions(0.1 * MIB / GIB))
 
 
 def test_a_budget_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="above 0 GiB, got 0"):
-        MemoryOptions(0)
+        EngineOptions(0)
 
 
 def test_text_shares_slots_that_fit_both() -> None:

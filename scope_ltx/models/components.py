@@ -11,11 +11,12 @@ from diffusers.pipelines.ltx2 import LTX2TextConnectors, LTX2VocoderWithBWE
 from transformers import Gemma3TextModel
 
 from scope_ltx.checkpoints.reader import CheckpointFile
+from scope_ltx.engine import DEFAULT_ENGINE, GIB, EngineOptions
 from scope_ltx.errors import CheckpointError
 from scope_ltx.manifest import ModelFiles
 from scope_ltx.models.audio import load_audio_vae, load_vocoder
 from scope_ltx.models.connectors import CONNECTOR_BLOCKS, PROJECTIONS, connector_blocks, open_connectors
-from scope_ltx.models.placement import EVERYTHING_FREE, GIB, Block, MemoryOptions, Placement
+from scope_ltx.models.placement import Block, Placement
 from scope_ltx.models.text_encoder import open_text_encoder, text_encoder_blocks
 from scope_ltx.models.tokenizer import Tokenizer, load_tokenizer
 from scope_ltx.models.transformer import open_transformer, transformer_blocks
@@ -42,25 +43,25 @@ class Components:
     dtype: torch.dtype
     fp8: Fp8Support
     blocks: tuple[list[Block], list[Block]]
-    memory: MemoryOptions
+    engine: EngineOptions
 
     def place(self, headroom_nbytes: int) -> Placement:
         """Give the blocks their places, leaving `headroom_nbytes` of the budget to activations.
 
         Call it once everything else is on the device. Raises BudgetError, PinningError.
         """
-        budget = block_budget(self.memory, self.device, headroom_nbytes)
+        budget = block_budget(self.engine, self.device, headroom_nbytes)
         # Also in the middle of a chunk: other threads write these tensors, so they must be ordinary ones.
         with torch.inference_mode(False):
-            return Placement(*self.blocks, self.device, budget, pageable=self.memory.pageable)
+            return Placement(*self.blocks, self.device, budget, pageable=self.engine.pageable)
 
 
-def block_budget(memory: MemoryOptions, device: torch.device, headroom_nbytes: int) -> int:
+def block_budget(engine: EngineOptions, device: torch.device, headroom_nbytes: int) -> int:
     """Bytes for blocks and slots: the budget less what is in use and the headroom; on the CPU the budget itself.
 
     Without a budget it is what the device has free, or everything on the CPU.
     """
-    budget = memory.vram_budget_gb
+    budget = engine.vram_budget_gb
     if device.type == "cpu":
         return sys.maxsize if budget is None else int(budget * GIB)
     used = torch.cuda.memory_reserved(device)
@@ -73,9 +74,7 @@ def compute_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "cpu" else torch.bfloat16
 
 
-def load_components(
-    files: ModelFiles, device: torch.device, memory: MemoryOptions = EVERYTHING_FREE
-) -> Components:
+def load_components(files: ModelFiles, device: torch.device, engine: EngineOptions = DEFAULT_ENGINE) -> Components:
     """Load every part but the blocks onto `device`. All files are opened, and so checked to be whole, before
     any is read.
 
@@ -109,7 +108,7 @@ def load_components(
         dtype=dtype,
         fp8=fp8,
         blocks=(transformer_blocks(transformer), text_blocks),
-        memory=memory,
+        engine=engine,
     )
 
 

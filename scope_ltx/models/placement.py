@@ -18,6 +18,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from scope_ltx.engine import GIB
 from scope_streaming.weights.backend import host_memory, slot_ring
 from scope_streaming.weights.hooks import StreamedForward
 from scope_streaming.weights.layout import block_tensors, layout_of
@@ -26,25 +27,8 @@ from scope_streaming.weights.streamer import BlockStreamer
 
 logger = logging.getLogger(__name__)
 
-GIB = 2**30
 READERS = 8
 """Threads that read one block's tensors from the page cache; one alone reaches a fifth of the memory's speed."""
-
-
-@dataclass(frozen=True)
-class MemoryOptions:
-    """vram_budget_gb: device memory that this process may use, in GiB; None is what is free at load. On the
-    CPU it bounds the blocks alone. pageable: do not lock host memory; copies are then slower."""
-
-    vram_budget_gb: float | None = None
-    pageable: bool = False
-
-    def __post_init__(self) -> None:
-        if self.vram_budget_gb is not None and not self.vram_budget_gb > 0:
-            raise ValueError(f"the memory budget must be above 0 GiB, got {self.vram_budget_gb}")
-
-
-EVERYTHING_FREE = MemoryOptions()
 
 
 class ReadTensor(Protocol):

@@ -11,17 +11,13 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Hashable
 from concurrent.futures import Executor, Future
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 
 from scope_ltx.sampling.workspace import CallBlock, call_block
 
 logger = logging.getLogger(__name__)
-
-Acceleration = Literal["auto", "off", "graphs", "compile"]
-"""off: launch every kernel. graphs: replay captured kernels. compile: graphs of compiled blocks. auto: compile
-on a CUDA device that can, graphs on one that cannot, off on the CPU."""
 
 CHUNKS_BEFORE = 2
 """The first warms up and captures the blocks, the second captures the decoders."""

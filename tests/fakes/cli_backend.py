@@ -10,6 +10,7 @@ import numpy as np
 
 from scope_ltx.config import LTX2Config
 from scope_ltx.doctor import DeviceReport
+from scope_ltx.engine import EngineOptions
 from scope_ltx.errors import CheckpointError
 from scope_ltx.manifest import ModelFiles
 from scope_ltx.request import Chunk, ChunkRequest, ChunkStats
@@ -87,7 +88,13 @@ class FakeBackend:
             raise CheckpointError(Path(model), "no such model directory", advice="Use `--model small`")
         return self.small
 
-    def load_pipeline(self, directory: Path, device: str) -> FakeBackend:
+    def memory_errors(self) -> tuple[type[Exception], ...]:
+        return (MemoryError,)
+
+    def load_pipeline(self, directory: Path, device: str, engine: EngineOptions) -> FakeBackend:
+        self.engine = engine
+        if engine.vram_budget_gb == 1:
+            raise MemoryError("1.00 GiB is too little")
         return self
 
     def generate(self, request: ChunkRequest) -> Chunk:
@@ -101,7 +108,15 @@ class FakeBackend:
         return FakeStream(config, self.fail_at)
 
     def serve(
-        self, directory: Path, config: LTX2Config, prompt: str, *, host: str, port: int, device: str
+        self,
+        directory: Path,
+        config: LTX2Config,
+        prompt: str,
+        *,
+        host: str,
+        port: int,
+        device: str,
+        engine: EngineOptions,
     ) -> None:
         self.served = {
             "directory": directory,
@@ -110,4 +125,5 @@ class FakeBackend:
             "host": host,
             "port": port,
             "device": device,
+            "engine": engine,
         }

@@ -12,6 +12,7 @@ import click
 import uvicorn
 
 from scope_ltx.config import LTX2Config
+from scope_ltx.engine import DEFAULT_ENGINE, EngineOptions
 from scope_ltx.hosts.live.api import create_app
 from scope_ltx.request import Generator
 from scope_streaming.clock import SystemClock
@@ -27,6 +28,7 @@ def run_server(
     host: str,
     port: int,
     device: str,
+    engine: EngineOptions = DEFAULT_ENGINE,
     announce: Callable[[str], None] = click.echo,
 ) -> None:
     """Serve until SIGINT or SIGTERM. `announce` gets the URL once, as soon as the port answers.
@@ -38,7 +40,7 @@ def run_server(
         # Imported on the generation thread: torch takes seconds, and the page should answer at once.
         from scope_ltx.pipeline import load_pipeline  # noqa: PLC0415
 
-        return load_pipeline(model_dir, device)
+        return load_pipeline(model_dir, device, engine)
 
     app = create_app(start, config, prompt, clock=SystemClock(), nonce=secrets.token_hex(8), model=model_dir.name)
     with bind(host, port) as listener:
