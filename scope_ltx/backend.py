@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from scope_ltx.config import LTX2Config
     from scope_ltx.doctor import DeviceReport
     from scope_ltx.engine import EngineOptions
@@ -23,7 +25,7 @@ SMALL = "small"
 class ClosableGenerator(Protocol):
     """A loaded pipeline, or a fake."""
 
-    def generate(self, request: ChunkRequest) -> Chunk: ...
+    def submit(self, request: ChunkRequest) -> Future[Chunk]: ...
 
     def close(self) -> None: ...
 

@@ -2,15 +2,17 @@
 
     prompt -> text context (cached) -> noise as token sequences -> denoise -> decode picture and sound
 
-Belongs to one thread at a time: the generation thread owns the device.
+Belongs to one thread at a time, the generation thread. Only a chunk's decode may run beside it, on a thread and
+a stream of its own, while the next chunk denoises.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,17 +21,19 @@ from torch import Tensor
 
 from scope_ltx.conditioning.sequence import TokenSequence
 from scope_ltx.config import LTX2Config
-from scope_ltx.engine import DEFAULT_ENGINE, Acceleration, EngineOptions
+from scope_ltx.engine import DEFAULT_ENGINE, GIB, Acceleration, EngineOptions
 from scope_ltx.errors import UnsupportedError
 from scope_ltx.manifest import ModelFiles
 from scope_ltx.models.components import Components, load_components
-from scope_ltx.models.decode import AudioDecoder, VideoDecoder
+from scope_ltx.models.decode import AudioDecoder, Latents, VideoDecoder
+from scope_ltx.models.decode_stage import DecodeStage
 from scope_ltx.models.placement import Placement
 from scope_ltx.models.text import PromptEncoder, TextContext
 from scope_ltx.request import Chunk, ChunkRequest, ChunkStats
 from scope_ltx.sampling.acceleration import BlockForms, CompiledForms, PlainForm, inductor
 from scope_ltx.sampling.denoiser import Denoiser
-from scope_ltx.sampling.geometry import SAMPLE_RATE, ChunkGeometry, headroom_nbytes
+from scope_ltx.sampling.geometry import SAMPLE_RATE, ChunkGeometry
+from scope_ltx.sampling.headroom import Headroom
 from scope_ltx.sampling.loop import denoise
 from scope_ltx.sampling.schedules import resolve_schedule
 from scope_ltx.sampling.workspace import Pass
@@ -37,16 +41,20 @@ from scope_streaming.clock import Clock, SystemClock
 from scope_streaming.weights.graphs import BlockRunner, EagerRunner, GraphRunner
 from scope_streaming.weights.streamer import ResidentWalk
 
-OUT_OF_MEMORY_GROWTH = 1.5
-"""How much more is left to activations after running out: two blocks' worth at the default size."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Latents:
-    """Denoised tokens of one chunk, float32: video (1, Tv, 128), audio (1, Ta, 128)."""
+class Denoised:
+    """One chunk between its two halves. `notes` are for the user."""
 
-    video: Tensor
-    audio: Tensor
+    latents: Latents
+    geometry: ChunkGeometry
+    text_s: float
+    denoise_s: float
+    steps: int
+    engine: str
+    notes: tuple[str, ...]
 
 
 class Pipeline:
@@ -57,14 +65,19 @@ class Pipeline:
         self._device = components.device
         self._clock = clock
         self._components = components
-        self._headroom_nbytes = headroom_nbytes(ChunkGeometry.of(LTX2Config()))
-        self._placement = components.place(self._headroom_nbytes)
+        self._headroom = Headroom(ChunkGeometry.of(LTX2Config()))
+        self._placement = components.place(self._headroom.nbytes)
         self._prompts = PromptEncoder(components.tokenizer, components.text_encoder, components.connectors)
         self._compiler = ThreadPoolExecutor(1, thread_name_prefix="block-compiler")
-        new_runner, forms = engine_for(self._device, components.engine.acceleration, self._compiler)
+        new_runner, forms = engine_for(
+            self._device, components.engine.acceleration, self._compiler, lambda: self._decode.busy
+        )
+        self._decode = DecodeStage(
+            VideoDecoder(components.video_vae, new_runner()),
+            AudioDecoder(components.audio_vae, components.vocoder, new_runner()),
+            self._device,
+        )
         self._denoiser = Denoiser(components.transformer, self._placement.walk, new_runner(), forms)
-        self._video_decoder = VideoDecoder(components.video_vae, new_runner())
-        self._audio_decoder = AudioDecoder(components.audio_vae, components.vocoder, new_runner())
 
     @property
     def placement(self) -> Placement:
@@ -73,14 +86,19 @@ class Pipeline:
 
     def close(self) -> None:
         """Give up the model, so that its memory is freed even while a host still holds this object."""
+        self._decode.close()
         self._compiler.shutdown(cancel_futures=True)
         self._placement.close()
-        del self._components, self._placement, self._prompts, self._denoiser
-        del self._video_decoder, self._audio_decoder
+        del self._components, self._placement, self._prompts, self._denoiser, self._decode
+
+    def generate(self, request: ChunkRequest) -> Chunk:
+        """`submit`, and wait for the chunk."""
+        return self.submit(request).result()
 
     @torch.inference_mode()
-    def generate(self, request: ChunkRequest) -> Chunk:
-        """Frames and samples of `request`; the same request gives the same bytes on the same device.
+    def submit(self, request: ChunkRequest) -> Future[Chunk]:
+        """Frames and samples of `request`; the same request gives the same bytes on the same device. Returns
+        once the device is free for the next request.
 
         A request that needs more memory than the last ones, or that runs out of it, moves blocks of the model
         off the device first; running out is tried again once, and told in the chunk's notes.
@@ -89,22 +107,28 @@ class Pipeline:
         BudgetError for a request that the memory budget cannot hold.
         """
         _refuse_unsupported(request.config)
-        needed = headroom_nbytes(ChunkGeometry.of(request.config))
-        if needed > self._headroom_nbytes:
-            self._make_room(needed)
+        if self._headroom.must_grow_for(ChunkGeometry.of(request.config)):
+            self._make_room()
         try:
-            return self._generate(request)
-        except torch.OutOfMemoryError:
-            before = len(self._placement.plan.streamed)
-            self._make_room(int(self._headroom_nbytes * OUT_OF_MEMORY_GROWTH))
-            note = (
-                f"the device ran out of memory: {len(self._placement.plan.streamed) - before} more of the model's "
-                "blocks are streamed now, which is slower. Lower the size or the number of frames to avoid it."
-            )
-            chunk = self._generate(request)
-            return replace(chunk, notes=(*chunk.notes, note))
+            return self._start(request)
+        except torch.OutOfMemoryError as error:
+            logger.warning("%s", error)
+        # Outside the except clause: the exception's traceback holds on to the tensors that did not fit.
+        before = len(self._placement.plan.streamed)
+        self._headroom.grow()
+        self._make_room()
+        note = (
+            f"the device ran out of memory: {len(self._placement.plan.streamed) - before} more of the model's "
+            "blocks are streamed now, which is slower. Lower the size or the number of frames to avoid it."
+        )
+        return self._start(request, note)
 
-    def _generate(self, request: ChunkRequest) -> Chunk:
+    def _start(self, request: ChunkRequest, *notes: str) -> Future[Chunk]:
+        denoised = self._denoise(request, notes)
+        beside = self._decode.replays(denoised.geometry.grid, denoised.geometry.audio_tokens)
+        return self._decode.start(partial(self._decoded, denoised, beside), beside=beside)
+
+    def _denoise(self, request: ChunkRequest, notes: tuple[str, ...]) -> Denoised:
         config = request.config
         schedule = resolve_schedule(config)
         geometry = ChunkGeometry.of(config)
@@ -124,31 +148,44 @@ class Pipeline:
                 cancel=request.cancel,
             )
         )
-        self._finish_device_work()
-        denoised = self._clock.now()
-        frames, samples = self.decode(latents, geometry)
-        decoded = self._clock.now()
-
-        stats = ChunkStats(
+        if self._device.type == "cuda":
+            # Once per chunk, outside the loop: the decode reads the latents on another stream.
+            torch.cuda.current_stream(self._device).synchronize()
+        return Denoised(
+            latents,
+            geometry,
             text_s=encoded - started,
-            denoise_s=denoised - encoded,
-            decode_s=decoded - denoised,
+            denoise_s=self._clock.now() - encoded,
             steps=len(schedule.sigmas) - 1,
             engine=self._denoiser.engine,
+            notes=(*config.adjustments, *((schedule.note,) if schedule.note else ()), *notes),
         )
-        notes = config.adjustments + ((schedule.note,) if schedule.note else ())
-        return Chunk(frames.numpy(), samples.numpy(), SAMPLE_RATE, stats, notes)
 
-    def _make_room(self, headroom: int) -> None:
+    def _decoded(self, denoised: Denoised, beside: bool) -> Chunk:
+        started = self._clock.now()
+        frames, samples = self.decode(denoised.latents, denoised.geometry)
+        stats = ChunkStats(
+            text_s=denoised.text_s,
+            denoise_s=denoised.denoise_s,
+            decode_s=self._clock.now() - started,
+            steps=denoised.steps,
+            engine=denoised.engine,
+            overlapped=beside,
+        )
+        return Chunk(frames.numpy(), samples.numpy(), SAMPLE_RATE, stats, denoised.notes)
+
+    def decode(self, latents: Latents, geometry: ChunkGeometry) -> tuple[Tensor, Tensor]:
+        """(F, H, W, 3) uint8 and (2, N) float32, both on the CPU."""
+        return self._decode.decode(latents, geometry.grid, geometry.samples)
+
+    def _make_room(self) -> None:
         """Place the blocks anew with more memory left for activations: a few seconds, read from the files."""
+        self._decode.forget()
         self._placement.close()
         self._denoiser.use(ResidentWalk([]))
-        self._video_decoder.forget()
-        self._audio_decoder.forget()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
-        self._placement = self._components.place(headroom)
-        self._headroom_nbytes = headroom
+        self._placement = self._components.place(self._headroom.nbytes)
         self._denoiser.use(self._placement.walk)
 
     @torch.inference_mode()
@@ -168,28 +205,6 @@ class Pipeline:
         audio_coords = self._denoiser.audio_coords(geometry.audio_tokens)
         return TokenSequence(video, video_coords), TokenSequence(audio, audio_coords)
 
-    def decode(self, latents: Latents, geometry: ChunkGeometry) -> tuple[Tensor, Tensor]:
-        """(F, H, W, 3) uint8 and (2, N) float32, both on the CPU."""
-        frames = self._video_decoder.decode(
-            latents.video, geometry.latent_frames, geometry.latent_height, geometry.latent_width
-        )
-        samples = self._audio_decoder.decode(latents.audio, geometry.samples)
-        return self._to_host(frames), self._to_host(samples)
-
-    def _to_host(self, media: Tensor) -> Tensor:
-        """Into page-locked memory where there is a device: 48 MB of frames take 1 ms, not 40."""
-        if self._device.type != "cuda":
-            return media
-        host = torch.empty(media.shape, dtype=media.dtype, pin_memory=True)
-        host.copy_(media, non_blocking=True)
-        torch.cuda.current_stream(self._device).synchronize()
-        return host
-
-    def _finish_device_work(self) -> None:
-        """Only so that the stages' times are true; once per chunk, outside the loop."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-
 
 def load_pipeline(model_dir: Path, device: str, engine: EngineOptions = DEFAULT_ENGINE) -> Pipeline:
     """Load the published split files below `model_dir`; `device` is auto, cpu or cuda[:N].
@@ -197,15 +212,26 @@ def load_pipeline(model_dir: Path, device: str, engine: EngineOptions = DEFAULT_
     Raises CheckpointError naming the file and the keys, ValueError for a device that is not there, BudgetError
     for a budget that cannot hold the model's slots, PinningError.
     """
-    files = ModelFiles.in_directory(model_dir)
-    return Pipeline(load_components(files, resolve_device(device), engine), SystemClock())
+    files, where = ModelFiles.in_directory(model_dir), resolve_device(device)
+    hold_to_budget(where, engine)
+    return Pipeline(load_components(files, where, engine), SystemClock())
+
+
+def hold_to_budget(device: torch.device, engine: EngineOptions) -> None:
+    """Make a stated budget a limit of this process's allocator: what is cached is given back before it is
+    exceeded, and other programs keep the rest of the device."""
+    if device.type == "cuda" and engine.vram_budget_gb is not None:
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, engine.vram_budget_gb * GIB / total), device)
 
 
 def engine_for(
-    device: torch.device, acceleration: Acceleration, compiler: Executor
+    device: torch.device, acceleration: Acceleration, compiler: Executor, decoding: Callable[[], bool]
 ) -> tuple[Callable[[], BlockRunner], BlockForms]:
     """How kernels are run on `device`: runners, one for each part that changes its sizes by itself, and the
-    form of the blocks. Raises ValueError for an acceleration that the device does not have."""
+    form of the blocks. Nothing is captured while `decoding` says that another thread is at work.
+
+    Raises ValueError for an acceleration that the device does not have."""
     if device.type != "cuda":
         if acceleration not in ("auto", "off"):
             raise ValueError(f"acceleration {acceleration!r} needs a CUDA device, not {device.type}: use 'off'")
@@ -216,9 +242,9 @@ def engine_for(
     if acceleration == "compile" and not can_compile:
         raise ValueError("acceleration 'compile' needs the triton package: install it, or use 'graphs'")
     if acceleration == "graphs" or not can_compile:
-        return partial(GraphRunner, device), PlainForm()
+        return partial(GraphRunner, device, lambda: not decoding()), PlainForm()
     forms = CompiledForms(compiler, inductor)
-    return partial(GraphRunner, device, lambda: not forms.busy), forms
+    return partial(GraphRunner, device, lambda: not (forms.busy or decoding())), forms
 
 
 def resolve_device(name: str) -> torch.device:

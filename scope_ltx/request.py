@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -28,17 +29,25 @@ class ChunkRequest:
 @dataclass(frozen=True)
 class ChunkStats:
     """Wall seconds of one chunk by stage. `text_s` is 0 when the prompt's context was cached. `engine` says
-    how the transformer's blocks ran: as they are or compiled, launched or replayed."""
+    how the transformer's blocks ran: as they are or compiled, launched or replayed. `overlapped`: it was decoded
+    beside the next chunk's denoising."""
 
     text_s: float
     denoise_s: float
     decode_s: float
     steps: int
     engine: str = ""
+    overlapped: bool = False
 
     @property
     def total_s(self) -> float:
+        """From the request to the frames."""
         return self.text_s + self.denoise_s + self.decode_s
+
+    @property
+    def busy_s(self) -> float:
+        """How long the next chunk had to wait: what decides the real-time factor."""
+        return self.text_s + self.denoise_s + (0.0 if self.overlapped else self.decode_s)
 
 
 @dataclass(frozen=True)
@@ -59,5 +68,9 @@ class Chunk:
 class Generator(Protocol):
     """Makes chunks: the pipeline, or a ten-line fake in a test of a host."""
 
-    def generate(self, request: ChunkRequest) -> Chunk:
-        """Blocks for the whole chunk. Raises GenerationCancelled, UnsupportedError."""
+    def submit(self, request: ChunkRequest) -> Future[Chunk]:
+        """Returns when the next request may be submitted: the chunk may still be finished on another thread.
+        Chunks are finished in the order of their requests.
+
+        Raises GenerationCancelled, UnsupportedError; what fails later is in the future.
+        """

@@ -5,12 +5,18 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
 
 from scope_ltx.config import LTX2Config
 from scope_ltx.errors import GenerationCancelled
 from scope_ltx.request import Chunk, ChunkRequest, ChunkStats, Generator
 from scope_streaming.media.segment import Segment
 from scope_streaming.media.timeline import Timeline, exact_frame_rate
+
+Made = TypeVar("Made")
+Placed = TypeVar("Placed")
 
 MAX_PROMPT_CHARACTERS = 10_000
 REMEMBERED_PROMPTS = 8
@@ -55,6 +61,7 @@ class Session:
         self._nonce = nonce
         self._lock = threading.Lock()
         self._index = 0
+        self._under_way = 0
         self._timeline: Timeline | None = None
         self._cancel: threading.Event | None = None
         self._closed = False
@@ -104,14 +111,25 @@ class Session:
             return next((prompt for made, prompt in self._prompts if made == index), None)
 
     def next_segment(self) -> Segment:
-        """Make the next chunk and place it on the timeline. Blocks; generation thread only.
+        """`begin_segment`, and wait for it."""
+        return self.begin_segment().result()
 
-        Raises GenerationCancelled after `cancel` or `close`, ValueError when the generator's sound is not as
-        long as its picture, and whatever the generator raises. A chunk that failed leaves no gap.
+    def begin_segment(self) -> Future[Segment]:
+        """Make the next chunk and place it on the timeline. Generation thread only; blocks until the next one
+        may be begun.
+
+        Raises GenerationCancelled after `cancel` or `close`, and whatever the generator raises, here or in the
+        future; there also ValueError when the generator's sound is not as long as its picture. A chunk that
+        failed leaves no gap.
         """
         request = self._request()
-        chunk = self._generator.generate(request)
-        return self._placed(chunk, request)
+        try:
+            chunk = self._generator.submit(request)
+        except BaseException:
+            with self._lock:
+                self._under_way -= 1
+            raise
+        return _then(chunk, lambda made: self._placed(made, request))
 
     def cancel(self) -> None:
         """Give up the chunk that is being made, if any; the next one starts as usual."""
@@ -130,13 +148,18 @@ class Session:
             if self._closed:
                 raise GenerationCancelled("the session is closed")
             config = self._config
-            seed = chunk_seed(config.base_seed, self._index, config.randomize_seed, self._nonce)
+            index = self._index + self._under_way
+            seed = chunk_seed(config.base_seed, index, config.randomize_seed, self._nonce)
             request = ChunkRequest(config, self._prompt, seed)
             self._cancel = request.cancel
+            self._under_way += 1
             return request
 
-    def _placed(self, chunk: Chunk, request: ChunkRequest) -> Segment:
+    def _placed(self, made: Future[Chunk], request: ChunkRequest) -> Segment:
+        """Raises what making the chunk has raised."""
         with self._lock:
+            self._under_way -= 1
+            chunk = made.result()
             if self._timeline is None:
                 self._timeline = Timeline(chunk.sample_rate)
             times = self._timeline.peek(len(chunk.frames), exact_frame_rate(request.config.frame_rate))
@@ -153,3 +176,17 @@ class Session:
             self._notes = tuple(dict.fromkeys((*request.config.adjustments, *chunk.notes)))
             self._stats = chunk.stats
             return segment
+
+
+def _then(source: Future[Made], step: Callable[[Future[Made]], Placed]) -> Future[Placed]:
+    """The future of `step(source)`, taken once `source` is done by the thread that finishes it."""
+    outcome: Future[Placed] = Future()
+
+    def finish(done: Future[Made]) -> None:
+        try:
+            outcome.set_result(step(done))
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    source.add_done_callback(finish)
+    return outcome

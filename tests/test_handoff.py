@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from fractions import Fraction
 
 import numpy as np
@@ -24,18 +25,24 @@ def in_thread(work: Callable[[], object]) -> threading.Thread:
     return thread
 
 
-def fake_source(clock: FakeClock, work_s: float) -> Callable[[], Segment]:
+def finished(segment: Segment) -> Future[Segment]:
+    future: Future[Segment] = Future()
+    future.set_result(segment)
+    return future
+
+
+def fake_source(clock: FakeClock, work_s: float) -> Callable[[], Future[Segment]]:
     """Segments of 1.5 s (36 frames at 24 fps), each taking `work_s` of fake time."""
     timeline = Timeline(48_000)
     made = 0
 
-    def make() -> Segment:
+    def make() -> Future[Segment]:
         nonlocal made
         clock.advance(work_s)
         times = timeline.advance(36, Fraction(24))
         frames, samples = np.zeros((36, 2, 2, 3), np.uint8), np.zeros((2, times.samples), np.float32)
         made += 1
-        return Segment(made - 1, frames, samples, times)
+        return finished(Segment(made - 1, frames, samples, times))
 
     return make
 
@@ -178,7 +185,7 @@ def test_a_failing_source_backs_off_tells_and_recovers() -> None:
     good = fake_source(clock, 0.1)
     failures = 7
 
-    def source() -> Segment:
+    def source() -> Future[Segment]:
         nonlocal failures
         if failures:
             failures -= 1
@@ -187,18 +194,81 @@ def test_a_failing_source_backs_off_tells_and_recovers() -> None:
 
     loop = ChunkLoop(source, handoff, clock, lambda: 0.0)
     assert drained(loop, handoff, 7) == 0
-    assert clock.waits == [*BACKOFF_S, BACKOFF_S[-1], BACKOFF_S[-1]]
+    assert clock.waits == [*BACKOFF_S, BACKOFF_S[-1]]
     assert (loop.report.failures, loop.report.last_error) == (7, "i2v_image: no such file")
     assert drained(loop, handoff, 1) == 1
+    assert clock.waits == [*BACKOFF_S, BACKOFF_S[-1], BACKOFF_S[-1]]
     assert (loop.report.failures, loop.report.last_error) == (0, None)
+
+
+class Slow:
+    """Segments of 1.5 s whose making takes `work_s` and whose finishing is left to the test."""
+
+    def __init__(self, clock: FakeClock, work_s: float) -> None:
+        self._make = fake_source(clock, work_s)
+        self.begun: list[tuple[Future[Segment], Segment]] = []
+
+    def __call__(self) -> Future[Segment]:
+        segment: Future[Segment] = Future()
+        self.begun.append((segment, self._make().result()))
+        return segment
+
+    def finish(self, number: int) -> None:
+        future, segment = self.begun[number]
+        future.set_result(segment)
+
+
+def test_near_real_time_a_segment_is_begun_while_the_last_one_is_finished() -> None:
+    clock, handoff = FakeClock(), Handoff[Segment]()
+    source = Slow(clock, 1.4)
+    loop = ChunkLoop(source, handoff, clock, lambda: 0.0)
+    assert loop.step()
+    source.finish(0)
+    assert handoff.poll() is not None
+    # Both steps end although nothing is finished: the second would wait for ever if it did not overlap.
+    assert loop.step()
+    assert loop.step()
+    assert loop.report.segments == 1
+    source.finish(1)
+    source.finish(2)
+    assert (loop.report.segments, len(handoff)) == (3, 2)
+
+
+@pytest.mark.parametrize(("work_s", "slack"), [(0.1, 0.0), (1.4, 0.5)])
+def test_with_time_to_spare_a_segment_waits_for_the_last_one(work_s: float, slack: float) -> None:
+    clock, handoff = FakeClock(), Handoff[Segment](3)
+    source = Slow(clock, work_s)
+    loop = ChunkLoop(source, handoff, clock, lambda: slack)
+    assert loop.step()
+    source.finish(0)
+    assert loop.step()
+    thread = in_thread(loop.step)
+    thread.join(0.05)
+    assert (thread.is_alive(), len(source.begun)) == (True, 2)
+    source.finish(1)
+    thread.join(JOIN_S)
+    assert len(source.begun) == 3
+
+
+def test_a_segment_that_fails_late_is_told_and_its_place_given_back() -> None:
+    clock, handoff = FakeClock(), Handoff[Segment]()
+    source = Slow(clock, 0.1)
+    loop = ChunkLoop(source, handoff, clock, lambda: 0.0)
+    assert loop.step()
+    source.begun[0][0].set_exception(ValueError("the decoder broke"))
+    assert (loop.report.failures, loop.report.last_error) == (1, "the decoder broke")
+    assert loop.step()
+    assert clock.waits == [BACKOFF_S[0]]
+    source.finish(1)
+    assert (loop.report.failures, handoff.poll() is not None) == (0, True)
 
 
 class GaveUp(Exception):
     """A chunk abandoned on request."""
 
 
-def raising(error: BaseException) -> Callable[[], Segment]:
-    def source() -> Segment:
+def raising(error: BaseException) -> Callable[[], Future[Segment]]:
+    def source() -> Future[Segment]:
         raise error
 
     return source

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from concurrent.futures import Future
 from dataclasses import replace
 
 import numpy as np
@@ -145,6 +146,44 @@ def test_a_failed_chunk_leaves_no_gap() -> None:
     generator.broken = False
     segment = stream.next_segment()
     assert (segment.index, segment.times.start) == (0, 0)
+
+
+class Unfinished(TestCardGenerator):
+    """Leaves it to the test when a chunk is finished."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.chunks: list[Future[Chunk]] = []
+
+    def submit(self, request: ChunkRequest) -> Future[Chunk]:
+        self.chunks.append(Future())
+        self.requests.append(request)
+        return self.chunks[-1]
+
+
+def test_a_chunk_may_begin_before_the_last_one_is_finished() -> None:
+    generator = Unfinished()
+    stream = Session(generator, CONFIG, "a red ball", "tonight")
+    first, second = stream.begin_segment(), stream.begin_segment()
+    for chunk, request in zip(generator.chunks, generator.requests, strict=True):
+        chunk.set_result(TestCardGenerator().generate(request))
+    assert [first.result().index, second.result().index] == [0, 1]
+    assert second.result().times.start == first.result().times.end
+    seeds = [request.seed for request in generator.requests]
+    assert seeds == [chunk_seed(42, i, True, "tonight") for i in range(2)]
+
+
+def test_a_chunk_that_fails_late_leaves_no_gap_and_no_seed() -> None:
+    generator = Unfinished()
+    stream = Session(generator, CONFIG, "a red ball", "tonight")
+    lost = stream.begin_segment()
+    generator.chunks[0].set_exception(OSError("out of memory"))
+    with pytest.raises(OSError, match="out of memory"):
+        lost.result()
+    kept = stream.begin_segment()
+    assert generator.requests[1].seed == generator.requests[0].seed
+    generator.chunks[1].set_result(TestCardGenerator().generate(generator.requests[1]))
+    assert (kept.result().index, kept.result().times.start) == (0, 0)
 
 
 class Patient(TestCardGenerator):

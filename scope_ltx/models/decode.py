@@ -8,6 +8,7 @@ another thread keeps the interpreter busy.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from scope_streaming.weights.graphs import BlockRunner
+
+Grid = tuple[int, int, int]
+"""Latent frames, height, width."""
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Denoised tokens of one chunk, float32: video (1, Tv, 128), audio (1, Ta, 128)."""
+
+    video: Tensor
+    audio: Tensor
 
 
 class VideoDecoder:
@@ -24,13 +36,14 @@ class VideoDecoder:
         self._vae: Any = video_vae
         self._places = _Places(runner)
         self.forget = self._places.forget
+        self.replays = self._places.replays
 
-    def decode(self, tokens: Tensor, frames: int, height: int, width: int) -> Tensor:
-        """(1, frames * height * width, C) normalised latents -> (F, H, W, 3) uint8 on the same device."""
-        grid = (frames, height, width)
+    def decode(self, tokens: Tensor, grid: Grid) -> Tensor:
+        """(1, tokens, C) normalised latents of a grid (frames, height, width) -> (F, H, W, 3) uint8 on the same
+        device, overwritten by the next decode."""
         return self._places.run(grid, tokens, partial(self._decode, grid))
 
-    def _decode(self, grid: tuple[int, int, int], tokens: Tensor) -> Tensor:
+    def _decode(self, grid: Grid, tokens: Tensor) -> Tensor:
         vae = self._vae
         latents = tokens.view(1, *grid, -1).permute(0, 4, 1, 2, 3)
         mean, std = (_per_channel(value, latents) for value in (vae.latents_mean, vae.latents_std))
@@ -48,16 +61,12 @@ class AudioDecoder:
         self._vocoder: Any = vocoder
         self._places = _Places(runner)
         self.forget = self._places.forget
+        self.replays = self._places.replays
 
-    def decode(self, tokens: Tensor, samples: int) -> Tensor:
-        """(1, L, 128) normalised latents -> (2, samples) float32 in [-1, 1], trimmed from (4 L - 3) * 480.
-
-        Raises ValueError when the latents are too few for `samples`.
-        """
-        waveform = self._places.run(tokens.shape[1], tokens, self._decode)
-        if waveform.shape[1] < samples:
-            raise ValueError(f"{tokens.shape[1]} audio latents give {waveform.shape[1]} samples, {samples} needed")
-        return waveform[:, :samples].contiguous()
+    def decode(self, tokens: Tensor) -> Tensor:
+        """(1, L, 128) normalised latents -> (2, (4 L - 3) * 480) float32 in [-1, 1], overwritten by the next
+        decode."""
+        return self._places.run(tokens.shape[1], tokens, self._decode)
 
     def _decode(self, tokens: Tensor) -> Tensor:
         vae = self._vae
@@ -78,20 +87,23 @@ class _Places:
         self._tokens = self._output = torch.empty(0)
 
     def run(self, key: Hashable, tokens: Tensor, decode: Callable[[Tensor], Tensor]) -> Tensor:
-        """`decode` of the tokens, as a tensor of the caller's own."""
+        """`decode` of the tokens, in a place that the next run overwrites."""
         if key != self._key:
             self.forget()
             self._tokens = tokens.clone()
             self._output = decode(self._tokens).contiguous()
             self._key = key
-            return self._output.clone()
+            return self._output
 
         def launch() -> None:
             self._output.copy_(decode(self._tokens))
 
         self._tokens.copy_(tokens)
         self._runner.run(key, launch, warm=True)
-        return self._output.clone()
+        return self._output
+
+    def replays(self, key: Hashable) -> bool:
+        return key == self._key and self._runner.replays(key)
 
     def forget(self) -> None:
         """Give up the places and what was captured."""

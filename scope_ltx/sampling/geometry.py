@@ -34,6 +34,17 @@ class ChunkGeometry:
     def video_tokens(self) -> int:
         return self.latent_frames * self.latent_height * self.latent_width
 
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Latent frames, height, width."""
+        return self.latent_frames, self.latent_height, self.latent_width
+
+    @property
+    def pixels(self) -> int:
+        """Of all frames together."""
+        frames = (self.latent_frames - 1) * TEMPORAL_COMPRESSION + 1
+        return frames * self.latent_height * self.latent_width * SPATIAL_COMPRESSION**2
+
     @classmethod
     def of(cls, config: LTX2Config) -> ChunkGeometry:
         frame_rate = exact_frame_rate(config.frame_rate)
@@ -57,20 +68,3 @@ def audio_tokens_covering(samples: int) -> int:
     """
     mel_frames = -(-samples // SAMPLES_PER_MEL_FRAME)
     return -(-(mel_frames + MEL_FRAMES_PER_AUDIO_LATENT - 1) // MEL_FRAMES_PER_AUDIO_LATENT)
-
-
-def headroom_nbytes(geometry: ChunkGeometry) -> int:
-    """Device memory that a chunk's activations need: denoising and decoding together, because the captured
-    graphs of the one keep their memory during the other.
-
-    Denoising measured on an H200 (benchmarks.weights, CUDA graphs): 1.3 GiB at 2,176 tokens and 1.9 GiB at
-    5,503. Decoding holds about six copies of its widest layer, 128 channels at a quarter of the output's size:
-    100 bytes per output pixel.
-    """
-    tokens = geometry.video_tokens + geometry.audio_tokens
-    pixels = (
-        ((geometry.latent_frames - 1) * TEMPORAL_COMPRESSION + 1)
-        * (geometry.latent_height * SPATIAL_COMPRESSION)
-        * (geometry.latent_width * SPATIAL_COMPRESSION)
-    )
-    return 2**30 + 180_000 * tokens + 100 * pixels

@@ -39,18 +39,18 @@ def denoise(
     """
     cancel = cancel or threading.Event()
     prepared = denoiser.prepare(video, audio, passes, sigmas, ffn_chunk_size)
-    video_latents, audio_latents = video.latents, audio.latents
+    video_latents, audio_latents = video.latents.clone(), audio.latents.clone()
     for step, (sigma, next_sigma) in enumerate(pairwise(sigmas)):
         velocity = combine(denoiser.velocities(prepared, video_latents, audio_latents, step, cancel))
-        video_latents = euler_step(video_latents, velocity.video, sigma, next_sigma, video)
-        audio_latents = euler_step(audio_latents, velocity.audio, sigma, next_sigma, audio)
+        euler_step(video_latents, velocity.video, sigma, next_sigma, video)
+        euler_step(audio_latents, velocity.audio, sigma, next_sigma, audio)
     return video_latents, audio_latents
 
 
 def euler_step(
     latents: Tensor, velocity: Tensor, sigma: float, next_sigma: float, sequence: TokenSequence
-) -> Tensor:
-    """One step from `sigma` to `next_sigma`, (1, T, C) float32.
+) -> None:
+    """One step from `sigma` to `next_sigma`, (1, T, C) float32, in place; `velocity` is used up.
 
     With a mask: x0 = x - mask * sigma * v, blended with the clean values by the mask, then every token moves
     by the *global* sigma, so a fully pinned token lands on its clean value (Lightricks/LTX-2, X0Model and
@@ -58,7 +58,8 @@ def euler_step(
     """
     mask, clean = sequence.denoise_mask, sequence.clean
     if mask is None or clean is None:
-        return latents + velocity * (next_sigma - sigma)
-    denoised = latents - mask * sigma * velocity
-    denoised = denoised * mask + clean * (1 - mask)
-    return latents + (latents - denoised) * ((next_sigma - sigma) / sigma)
+        latents.add_(velocity, alpha=next_sigma - sigma)
+        return
+    denoised = velocity.mul_(mask).mul_(-sigma).add_(latents)
+    denoised.mul_(mask).addcmul_(clean, mask, value=-1).add_(clean)
+    latents.add_(denoised.sub_(latents), alpha=(sigma - next_sigma) / sigma)

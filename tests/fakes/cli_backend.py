@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -97,7 +98,7 @@ class FakeBackend:
             raise MemoryError("1.00 GiB is too little")
         return self
 
-    def generate(self, request: ChunkRequest) -> Chunk:
+    def submit(self, request: ChunkRequest) -> Future[Chunk]:
         raise AssertionError("the commands generate through a session")
 
     def close(self) -> None:

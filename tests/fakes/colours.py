@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from scope_ltx.request import Chunk, ChunkRequest, ChunkStats
+from tests.fakes.whole_chunks import WholeChunks
 
 SAMPLE_RATE = 48_000
 LEFT_HZ, RIGHT_HZ = 440.0, 1_320.0
 
 
-class ColourGenerator:
+class ColourGenerator(WholeChunks):
     """Every chunk is alike; `requests` tells which parameters and prompts reached it."""
 
     def __init__(self) -> None:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from scope_ltx.request import Chunk, ChunkRequest, ChunkStats
 from scope_streaming.media.timeline import exact_frame_rate, segment_samples
+from tests.fakes.whole_chunks import WholeChunks
 
 SAMPLE_RATE = 48_000
 BITS = 20
@@ -21,7 +22,7 @@ LOW_HZ, SPAN_HZ = 400.0, 1600.0
 _PHASE_PER_SECOND = 2 * np.pi * (LOW_HZ + SPAN_HZ / 2)
 
 
-class TestCardGenerator:
+class TestCardGenerator(WholeChunks):
     """Instant. Counts the frames of its whole life, so chunks continue each other in picture and sound."""
 
     __test__ = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Literal
 
 from scope_ltx.config import LTX2Config
@@ -36,7 +36,7 @@ class LoadingGenerator:
         self._start = start
         self._generator: Generator | None = None
 
-    def generate(self, request: ChunkRequest) -> Chunk:
+    def submit(self, request: ChunkRequest) -> Future[Chunk]:
         """Raises ModelLoadError once for every reason why there is no model, else what the generator raises."""
         if self._generator is None:
             try:
@@ -45,7 +45,7 @@ class LoadingGenerator:
                 raise ModelLoadError(str(error) or type(error).__name__) from error
             if request.cancel.is_set():
                 raise GenerationCancelled("stopped while the model was loading")
-        return self._generator.generate(request)
+        return self._generator.submit(request)
 
 
 class LiveStream:
@@ -63,7 +63,7 @@ class LiveStream:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="media-encoder")
         self.broadcaster = Broadcaster(self._handoff, clock, self._executor)
         self._loop = ChunkLoop(
-            self.session.next_segment,
+            self.session.begin_segment,
             self._handoff,
             clock,
             lambda: self.session.config.realtime_pacing_slack,
@@ -99,9 +99,9 @@ class LiveStream:
     def real_time_factor(self) -> float | None:
         """Seconds of media per second of work in the newest chunk, loading not counted."""
         stats, report = self.session.last_stats, self._loop.report
-        if stats is None or not report.segments or stats.total_s <= 0:
+        if stats is None or not report.segments or stats.busy_s <= 0:
             return None
-        return report.last_segment_s / stats.total_s
+        return report.last_segment_s / stats.busy_s
 
     def retry(self) -> None:
         """Parameters have changed: what failed is tried again now."""

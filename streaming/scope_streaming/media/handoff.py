@@ -41,10 +41,14 @@ class Handoff(Generic[T]):
         with self._changed:
             return len(self._items)
 
-    def reserve(self) -> bool:
-        """Wait for a free place and hold it. False when the hand-off is closed: then stop producing."""
+    def reserve(self, beyond: int = 0) -> bool:
+        """Wait for a free place and hold it. False when the hand-off is closed: then stop producing.
+
+        `beyond` allows that many places above the capacity, for a producer that works on two items at once.
+        """
+        capacity = self._capacity + beyond
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or len(self._items) + self._reserved < self._capacity)
+            self._changed.wait_for(lambda: self._closed or len(self._items) + self._reserved < capacity)
             if self._closed:
                 return False
             self._reserved += 1

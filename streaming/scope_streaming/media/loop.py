@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 
 from scope_streaming.clock import Clock
 from scope_streaming.media.handoff import Handoff
-from scope_streaming.media.pacing import may_start
+from scope_streaming.media.pacing import may_start, should_overlap
 from scope_streaming.media.segment import Segment
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,9 @@ class LoopReport:
 class ChunkLoop:
     """Owns one named thread that calls `source`, the only code that touches the device.
 
+    `source` returns when the next segment may be begun; the segment itself may still be finished by another
+    thread. The next one is begun meanwhile only where `should_overlap` says that it pays.
+
     A failing source is tried again after a growing wait, with its error in `report`, so that a stream
     survives a bad parameter. An exception of a type in `fatal` ends the loop and is carried to the consumer
     through the hand-off, and so is anything that is not an `Exception`. A type in `abandoned` means that a
@@ -42,7 +46,7 @@ class ChunkLoop:
 
     def __init__(
         self,
-        source: Callable[[], Segment],
+        source: Callable[[], Future[Segment]],
         handoff: Handoff[Segment],
         clock: Clock,
         slack: Callable[[], float],
@@ -62,6 +66,10 @@ class ChunkLoop:
         self._stopping = threading.Event()
         self._wake = threading.Event()
         self._anchor_s: float | None = None
+        self._work_s = 0.0
+        self._finishing: Future[Segment] | None = None
+        self._must_back_off = False
+        self._reporting = threading.Lock()
         self._report = LoopReport(0, 0.0, 0.0, 0, None)
 
     @property
@@ -90,11 +98,9 @@ class ChunkLoop:
 
     def step(self) -> bool:
         """Wait for a free place and for the pace, then make one segment. False when the loop is over."""
-        if not self._handoff.reserve():
+        if not self._ready():
             return False
-        if not self._wait_for_pace():
-            self._handoff.release()
-            return False
+        started_s = self._clock.now()
         try:
             segment = self._source()
         except self._abandoned:
@@ -104,16 +110,47 @@ class ChunkLoop:
             self._handoff.fail(error)
             return False
         except Exception as error:
-            self._handoff.release()
-            if not self._stopping.is_set():
-                self._fail(error)
-                logger.exception("chunk %d failed", self._report.segments)
-                self._back_off()
+            self._lose(error)
         else:
+            self._work_s = self._clock.now() - started_s
+            self._finishing = segment
+            segment.add_done_callback(self._deliver)
+        return not self._stopping.is_set()
+
+    def _ready(self) -> bool:
+        """Wait until a segment may be begun, with a place for it reserved. False when stopped meanwhile."""
+        if self._must_back_off:
+            self._must_back_off = False
+            self._back_off()
+        overlap = self._slack() == 0 and should_overlap(self._work_s, self._report.last_segment_s)
+        if self._finishing is not None and not overlap:
+            wait([self._finishing])
+        if not self._handoff.reserve(beyond=int(overlap)):
+            return False
+        if self._wait_for_pace():
+            return True
+        self._handoff.release()
+        return False
+
+    def _deliver(self, finished: Future[Segment]) -> None:
+        """Called by whichever thread finishes the segment."""
+        error = finished.exception()
+        if error is not None:
+            self._lose(error)
+            return
+        segment = finished.result()
+        with self._reporting:
             done, seconds = self._report, segment.times.seconds
             self._report = LoopReport(done.segments + 1, done.media_s + seconds, seconds, 0, None)
-            self._handoff.put(segment)
-        return not self._stopping.is_set()
+        self._handoff.put(segment)
+
+    def _lose(self, error: BaseException) -> None:
+        """A segment has failed: tell it, and wait before the next."""
+        self._handoff.release()
+        if not self._stopping.is_set():
+            self._fail(error)
+            logger.error("chunk %d failed", self._report.segments, exc_info=error)
+            self._must_back_off = True
 
     def _run(self) -> None:
         try:
@@ -145,6 +182,6 @@ class ChunkLoop:
             self._wake.clear()
 
     def _fail(self, error: BaseException) -> None:
-        done = self._report
         message = str(error) or type(error).__name__
-        self._report = replace(done, failures=done.failures + 1, last_error=message)
+        with self._reporting:
+            self._report = replace(self._report, failures=self._report.failures + 1, last_error=message)

@@ -23,6 +23,15 @@ def may_start(media_s: float, elapsed_s: float, slack: float) -> float:
     return max(0.0, media_s / (1 + slack) - elapsed_s)
 
 
+def should_overlap(work_s: float, media_s: float) -> bool:
+    """Whether to start a chunk while the one before, of `media_s`, made in `work_s`, is still being finished.
+
+    Within a fifth of real time every tenth of a second counts. Faster than that the buffer is full anyway, and
+    starting early would only put one more chunk between a new prompt and the screen.
+    """
+    return work_s > 0.8 * media_s
+
+
 @dataclass(frozen=True)
 class Stall:
     """Viewers waited: presentation went on for `ticks` without media, starting at `at_ticks`."""

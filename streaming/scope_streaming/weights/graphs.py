@@ -27,6 +27,9 @@ class BlockRunner(Protocol):
         `warm`: these kernels have run before, outside this runner.
         """
 
+    def replays(self, key: Hashable) -> bool:
+        """`run` of this key only replays: it allocates nothing and captures nothing."""
+
     def forget(self) -> None:
         """The addresses have changed: keep nothing that was captured."""
 
@@ -38,6 +41,9 @@ class EagerRunner:
 
     def run(self, key: Hashable, launch: Launch, *, warm: bool = False) -> None:
         launch()
+
+    def replays(self, key: Hashable) -> bool:
+        return False
 
     def forget(self) -> None:
         pass
@@ -71,6 +77,9 @@ class GraphRunner:
             # The first run lets libraries set themselves up, which must not happen inside a capture.
             self._warm.add(key)
             launch()
+
+    def replays(self, key: Hashable) -> bool:
+        return key in self._graphs
 
     def forget(self) -> None:
         self._graphs.clear()

@@ -1,0 +1,134 @@
+"""Decoding beside the next chunk: when, on which thread, and what it leaves to the caller."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from scope_ltx.models.decode import AudioDecoder, Latents, VideoDecoder
+from scope_ltx.models.decode_stage import DecodeStage
+from scope_streaming.weights.graphs import Launch
+
+GRID = (2, 1, 1)
+CPU = torch.device("cpu")
+
+
+class Replays:
+    """A runner that has captured whatever it ran once."""
+
+    name = "replays"
+
+    def __init__(self) -> None:
+        self.keys: set[Hashable] = set()
+
+    def run(self, key: Hashable, launch: Launch, *, warm: bool = False) -> None:
+        self.keys.add(key)
+        launch()
+
+    def replays(self, key: Hashable) -> bool:
+        return key in self.keys
+
+    def forget(self) -> None:
+        self.keys.clear()
+
+
+class OnePixelVae(nn.Module):
+    """A frame of one pixel per latent frame, as red as the first channel says."""
+
+    latents_mean, latents_std, dtype = torch.zeros(128), torch.ones(128), torch.float32
+
+    def decode(self, latents: Tensor, timestep: None, return_dict: bool) -> tuple[Tensor]:
+        return (latents[:, :3],)
+
+
+class FlatSoundVae(nn.Module):
+    latents_mean, latents_std, dtype = torch.zeros(128), torch.ones(128), torch.float32
+
+    class config:  # noqa: N801 - as diffusers names it
+        latent_channels = 8
+
+    def decode(self, latents: Tensor, return_dict: bool) -> tuple[Tensor]:
+        return (latents,)
+
+
+class Loud(nn.Module):
+    def forward(self, mel: Tensor) -> Tensor:
+        return mel.mean(dim=(1, 3))[:, None].expand(1, 2, -1).repeat_interleave(480, dim=2)
+
+
+def stage() -> DecodeStage:
+    return DecodeStage(
+        VideoDecoder(OnePixelVae(), Replays()), AudioDecoder(FlatSoundVae(), Loud(), Replays()), CPU
+    )
+
+
+def latents(level: float) -> Latents:
+    return Latents(torch.full((1, 2, 128), level), torch.full((1, 3, 128), level))
+
+
+def test_what_is_decoded_belongs_to_the_caller() -> None:
+    decode = stage()
+    frames, samples = decode.decode(latents(1.0), GRID, 1000)
+    decode.decode(latents(-1.0), GRID, 1000)
+    assert frames.unique().tolist() == [255]
+    assert (samples.shape, samples.unique().tolist()) == ((2, 1000), [1.0])
+    decode.close()
+
+
+def test_too_few_audio_latents_are_refused() -> None:
+    decode = stage()
+    with pytest.raises(ValueError, match="3 audio latents give 1440 samples, 1441 needed"):
+        decode.decode(latents(0.0), GRID, 1441)
+    decode.close()
+
+
+def test_a_size_may_be_decoded_beside_other_work_once_everything_is_captured() -> None:
+    decode = stage()
+    assert not decode.replays(GRID, 3)
+    decode.decode(latents(0.0), GRID, 1000)
+    assert not decode.replays(GRID, 3), "the first decode of a size only warms up"
+    decode.decode(latents(0.0), GRID, 1000)
+    assert decode.replays(GRID, 3)
+    assert not decode.replays((3, 1, 1), 3)
+    assert not decode.replays(GRID, 4)
+    decode.forget()
+    assert not decode.replays(GRID, 3)
+    decode.close()
+
+
+def test_beside_is_another_thread_and_the_next_start_waits_for_it() -> None:
+    decode = stage()
+    gate = threading.Event()
+    events: list[str] = []
+
+    def slow() -> str:
+        assert gate.wait(5)
+        events.append("slow")
+        return threading.current_thread().name
+
+    first = decode.start(slow, beside=True)
+    assert decode.busy
+    opener = threading.Timer(0.02, gate.set)
+    opener.start()
+    second = decode.start(lambda: events.append("quick"), beside=False)
+    assert events == ["slow", "quick"]
+    assert first.result().startswith("decode")
+    assert second.done()
+    assert not decode.busy
+    decode.close()
+
+
+def test_what_fails_is_raised_here_or_is_in_the_future() -> None:
+    decode = stage()
+
+    def broken() -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        decode.start(broken, beside=False)
+    assert isinstance(decode.start(broken, beside=True).exception(), torch.OutOfMemoryError)
+    decode.close()
