@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from scope_ltx.conditioning.sequence import TokenSequence
 from scope_ltx.models.text import TextContext
 from scope_ltx.sampling.denoiser import Denoiser
 from scope_ltx.sampling.geometry import ChunkGeometry
+from scope_ltx.sampling.workspace import CallBlock
 from scope_quant.capability import Fp8Path
 from scope_quant.convert import Fp8Layer, convert_linears
 from scope_streaming.weights.streamer import Fill
@@ -59,23 +60,28 @@ def materialize_rest(model: nn.Module, device: torch.device) -> None:
 
 
 def random_fill(device: torch.device) -> Fill:
-    """Values that keep activations of order one, generated on `device` because that is 100 times faster."""
+    """Values that keep activations of order one, the same for a block every time, generated on `device` because that is 100 times faster."""
 
     def fill(index: int, tensors: dict[str, Tensor]) -> None:
+        generator = torch.Generator(device).manual_seed(index)
         for name, tensor in tensors.items():
-            draw(device, name, tensor)
+            draw(device, name, tensor, generator)
 
     return fill
 
 
-def draw(device: torch.device, name: str, target: Tensor) -> None:
-    """A random value for the tensor `name` of a block."""
+def draw(device: torch.device, name: str, target: Tensor, generator: torch.Generator | None = None) -> None:
+    """A random value for the tensor `name` of a block; with a `generator` the same one every time."""
     if name.endswith("weight_scale"):
         target.fill_(1 / 64)
     elif "norm" in name:
         target.fill_(1.0)
     else:
-        target.copy_((torch.randn(target.shape, device=device) * _spread(name, target)).to(target.dtype))
+        target.copy_(
+            (torch.randn(target.shape, device=device, generator=generator) * _spread(name, target)).to(
+                target.dtype
+            )
+        )
 
 
 def _spread(name: str, tensor: Tensor) -> float:
@@ -83,6 +89,18 @@ def _spread(name: str, tensor: Tensor) -> float:
     if tensor.dtype == torch.float8_e4m3fn:
         return 1.0
     return 0.1 if tensor.ndim < 2 or "table" in name else 1 / math.sqrt(tensor.shape[1])
+
+
+class FixedForm:
+    """The blocks in one form from the first step on."""
+
+    busy = False
+
+    def __init__(self, name: str, call: CallBlock) -> None:
+        self._form = (name, call)
+
+    def form(self, shape: Hashable, rehearse: object) -> tuple[str, CallBlock]:
+        return self._form
 
 
 def random_work(

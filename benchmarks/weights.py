@@ -14,6 +14,7 @@ import gc
 import threading
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,18 @@ from torch import Tensor
 
 from benchmarks.full_size import (
     PUBLISHED_BF16_BLOCKS,
+    FixedForm,
     build_transformer,
     materialize_rest,
     random_fill,
     random_work,
 )
+from benchmarks.peer import group_offloading_steps
 from benchmarks.report import machine, summary, write_json
 from scope_ltx.config import LTX2Config
 from scope_ltx.sampling.denoiser import Denoiser
 from scope_ltx.sampling.geometry import ChunkGeometry
+from scope_ltx.sampling.loop import euler_step
 from scope_ltx.sampling.schedules import resolve_schedule
 from scope_ltx.sampling.workspace import CallBlock, Pass, call_block
 from scope_quant.capability import probe_fp8
@@ -81,19 +85,19 @@ class Work:
         passes: int = 1,
     ) -> tuple[list[float], list[Tensor]]:
         """Seconds of each step over `loops` 8-step loops after one warm-up loop, and the last latents."""
-        denoiser = Denoiser(self.model, walk, runner, call)
+        denoiser = Denoiser(self.model, walk, runner, FixedForm("measured", call))
         video, audio, context = random_work(denoiser, self.geometry, self.device, torch.bfloat16)
         seconds: list[float] = []
-        latents = [video.latents, audio.latents]
+        latents: list[Tensor] = []
         for loop in range(loops + 2):
             prepared = denoiser.prepare(video, audio, [Pass(context)] * passes, self.sigmas)
-            latents = [video.latents, audio.latents]
+            latents = [video.latents.clone(), audio.latents.clone()]
             torch.cuda.synchronize()
             started = time.perf_counter()
-            for step in range(len(self.sigmas) - 1):
-                velocity = denoiser.velocities(prepared, *latents, step, NEVER)[-1]
-                delta = self.sigmas[step + 1] - self.sigmas[step]
-                latents = [latents[0] + velocity.video * delta, latents[1] + velocity.audio * delta]
+            for step, (sigma, following) in enumerate(pairwise(self.sigmas)):
+                velocity = denoiser.velocities(prepared, latents[0], latents[1], step, NEVER)[-1]
+                euler_step(latents[0], velocity.video, sigma, following, video)
+                euler_step(latents[1], velocity.audio, sigma, following, audio)
             torch.cuda.synchronize()
             if loop >= 2:
                 seconds.append((time.perf_counter() - started) / (len(self.sigmas) - 1))
@@ -157,7 +161,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     materialize_rest(model, device)
     fill = random_fill(device)
     compiled: CallBlock = torch.compile(call_block, fullgraph=True, dynamic=False)
-    block_nbytes = layout_of(block_tensors(model.transformer_blocks[10])).nbytes
+    block_nbytes = layout_of(block_tensors(model.transformer_blocks[len(model.transformer_blocks) // 2])).nbytes
     result: dict[str, Any] = {
         "machine": machine(device),
         "fp8": f"{support.path.value}: {support.reason}",
@@ -188,22 +192,34 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         }
         print(name, result["sizes"][name], flush=True)
     streamer.close()
+    total = torch.cuda.get_device_properties(device).total_memory
     for budget in arguments.budgets:
         free()
-        total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(budget * GIB / total)
+        budget_nbytes = int((budget - arguments.headroom) * GIB) - torch.cuda.memory_reserved()
+        streamer, ring = streamer_for(model, fill, budget_nbytes, device)
         for name in arguments.sizes:
-            rows = budget_rows(model, fill, budget, name, arguments, result, references[name], compiled)
+            rows = budget_rows(streamer, model, budget, name, arguments, result, references[name], compiled)
             result["budgets"].extend(rows)
             for row in rows:
                 print(row, flush=True)
+        streamer.close()
+        if ring is not None:
+            ring.close()
     torch.cuda.set_per_process_memory_fraction(1.0)
+    if arguments.peer:
+        del model
+        free()
+        geometry = Work(None, SIZES[arguments.sizes[0]], device).geometry
+        seconds = group_offloading_steps(support.path, bf16, geometry, device, 3)
+        result["group_offloading"] = {"size": arguments.sizes[0], **summary(seconds)}
+        print(result["group_offloading"], flush=True)
     return result
 
 
 def budget_rows(
+    streamer: BlockStreamer,
     model: Any,
-    fill: Any,
     budget: float,
     name: str,
     arguments: argparse.Namespace,
@@ -214,9 +230,6 @@ def budget_rows(
     """Every mode at one budget and size, with its ratio to max(compute floor, copy floor)."""
     device = torch.device("cuda")
     free()
-    headroom = arguments.headroom_gib[name]
-    blocks_nbytes = int(budget * GIB) - torch.cuda.memory_reserved() - int(headroom * GIB)
-    streamer, ring = streamer_for(model, fill, blocks_nbytes, device)
     plan = streamer.plan
     copy_floor = plan.streamed_nbytes / (result["copy_gb_s"] * 1e9)
     limit = max(result["sizes"][name]["floor"]["median_s"], copy_floor)
@@ -224,9 +237,11 @@ def budget_rows(
     modes: dict[str, tuple[BlockRunner, CallBlock]] = {
         "eager": (EagerRunner(), call_block),
         "compile": (EagerRunner(), compiled),
+        "eager graphs": (GraphRunner(device), call_block),
         "graphs": (GraphRunner(device), compiled),
     }
-    for mode in arguments.modes:
+    first = budget == arguments.budgets[0] and name == arguments.sizes[0]
+    for mode in arguments.modes if first else arguments.modes[-1:]:
         runner, call = modes[mode]
         torch.cuda.reset_peak_memory_stats()
         work = Work(model, SIZES[name], device)
@@ -256,9 +271,6 @@ def budget_rows(
             streamer, GraphRunner(device), compiled, arguments.loops, passes=2
         )
         rows.append({"budget_gib": budget, "size": name, "mode": "graphs, two passes", **summary(seconds)})
-    streamer.close()
-    if ring is not None:
-        ring.close()
     return rows
 
 
@@ -272,12 +284,17 @@ def main() -> None:
     parser.add_argument("--sizes", type=lambda text: text.split(","), default=list(SIZES))
     parser.add_argument("--loops", type=int, default=10, help="8-step loops per measurement")
     parser.add_argument("--published", action="store_true", help="keep four blocks in bfloat16")
-    parser.add_argument("--modes", type=lambda text: text.split(","), default=["eager", "compile", "graphs"])
-    parser.add_argument("--two-pass", action="store_true")
-    parser.add_argument("--headroom", type=floats, default=[1.6, 3.0], help="GiB for activations, per size")
+    parser.add_argument(
+        "--modes",
+        type=lambda text: text.split(","),
+        default=["eager", "compile", "graphs"],
+        help="all at the first budget and size, the last one everywhere",
+    )
+    parser.add_argument("--two-pass", action="store_true", help="also a step of two passes")
+    parser.add_argument("--peer", action="store_true", help="also diffusers' group offloading")
+    parser.add_argument("--headroom", type=float, default=3.0, help="GiB for activations")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    arguments.headroom_gib = dict(zip(SIZES, arguments.headroom, strict=True))
     result = run(arguments)
     write: Callable[..., Path] = write_json
     name = "weights_published" if arguments.published else "weights"
