@@ -60,7 +60,8 @@ def materialize_rest(model: nn.Module, device: torch.device) -> None:
 
 
 def random_fill(device: torch.device) -> Fill:
-    """Values that keep activations of order one, the same for a block every time, generated on `device` because that is 100 times faster."""
+    """Values that keep activations of order one, the same for a block every time. Drawn on `device`: that is 100
+    times faster."""
 
     def fill(index: int, tensors: dict[str, Tensor]) -> None:
         generator = torch.Generator(device).manual_seed(index)

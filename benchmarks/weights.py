@@ -13,7 +13,6 @@ import argparse
 import gc
 import threading
 import time
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from benchmarks.full_size import (
     random_work,
 )
 from benchmarks.peer import group_offloading_steps
-from benchmarks.report import machine, summary, write_json
+from benchmarks.report import RESULTS, machine, summary, write_json
 from scope_ltx.config import LTX2Config
 from scope_ltx.sampling.denoiser import Denoiser
 from scope_ltx.sampling.geometry import ChunkGeometry
@@ -207,14 +206,15 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         if ring is not None:
             ring.close()
     torch.cuda.set_per_process_memory_fraction(1.0)
-    if arguments.peer:
-        del model
-        free()
-        geometry = Work(None, SIZES[arguments.sizes[0]], device).geometry
-        seconds = group_offloading_steps(support.path, bf16, geometry, device, 3)
-        result["group_offloading"] = {"size": arguments.sizes[0], **summary(seconds)}
-        print(result["group_offloading"], flush=True)
     return result
+
+
+def run_peer(arguments: argparse.Namespace) -> dict[str, Any]:
+    device, name = torch.device("cuda"), arguments.sizes[0]
+    bf16 = PUBLISHED_BF16_BLOCKS if arguments.published else ()
+    geometry = Work(None, SIZES[name], device).geometry
+    seconds = group_offloading_steps(probe_fp8(device).path, bf16, geometry, device, 3)
+    return {"machine": machine(device), "size": name, "seconds": seconds, **summary(seconds)}
 
 
 def budget_rows(
@@ -292,13 +292,17 @@ def main() -> None:
     )
     parser.add_argument("--two-pass", action="store_true", help="also a step of two passes")
     parser.add_argument("--peer", action="store_true", help="also diffusers' group offloading")
+    parser.add_argument("--only-peer", action="store_true", help="nothing but diffusers' group offloading")
     parser.add_argument("--headroom", type=float, default=3.0, help="GiB for activations")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    result = run(arguments)
-    write: Callable[..., Path] = write_json
-    name = "weights_published" if arguments.published else "weights"
-    print(write(name, result, *([arguments.out] if arguments.out else [])))
+    out = arguments.out or RESULTS
+    suffix = "_published" if arguments.published else ""
+    if not arguments.only_peer:
+        print(write_json(f"weights{suffix}", run(arguments), out))
+        free()
+    if arguments.peer or arguments.only_peer:
+        print(write_json(f"group_offloading{suffix}", run_peer(arguments), out))
 
 
 if __name__ == "__main__":

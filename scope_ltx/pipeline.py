@@ -221,8 +221,9 @@ def hold_to_budget(device: torch.device, engine: EngineOptions) -> None:
     """Make a stated budget a limit of this process's allocator: what is cached is given back before it is
     exceeded, and other programs keep the rest of the device."""
     if device.type == "cuda" and engine.vram_budget_gb is not None:
-        total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, engine.vram_budget_gb * GIB / total), device)
+        index = torch.cuda.current_device() if device.index is None else device.index
+        total = torch.cuda.get_device_properties(index).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, engine.vram_budget_gb * GIB / total), index)
 
 
 def engine_for(

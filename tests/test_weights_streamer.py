@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from hypothesis import given
@@ -170,6 +173,19 @@ def test_closing_frees_the_blocks_and_unlocks_host_memory() -> None:
     streamer.close()
     assert not locked
     assert all(tensor.is_meta for block in blocks for tensor in block_tensors(block).values())
+
+
+def test_host_memory_that_is_dropped_unlocks_before_its_buffers_can_be_used_again() -> None:
+    locked: set[int] = set()
+    memory = HostMemory(lambda address, nbytes: locked.add(address), locked.remove)
+    buffer = memory.allocate(100)
+    alive = weakref.ref(buffer)
+    del buffer
+    assert alive() is not None, "a locked address must not be given back to the system"
+    del memory
+    gc.collect()
+    assert not locked
+    assert alive() is None
 
 
 def test_failing_to_lock_memory_names_the_limit() -> None:

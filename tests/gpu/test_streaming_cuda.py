@@ -153,6 +153,7 @@ def test_two_passes_copy_the_bytes_of_one() -> None:
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
             bench.steps(prepared, 4)
             torch.cuda.synchronize()
+        bench.walk.close()
         return sum(event.count for event in profile.key_averages() if "HtoD" in event.key)
 
     assert copied(1) == copied(2) >= 4 * 4

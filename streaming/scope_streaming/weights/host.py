@@ -6,6 +6,7 @@ memory of the exact size is registered with the driver instead.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +32,7 @@ class HostMemory:
     """Hands out host buffers and unlocks them at the end. `pinned_nbytes` is what is locked now.
 
     register and unregister take an address (and a size) and raise RuntimeError; None leaves memory pageable.
+    A locked buffer lives until it is unlocked: an address that is freed while locked could not be locked again.
     """
 
     def __init__(
@@ -38,11 +40,13 @@ class HostMemory:
     ) -> None:
         self._register = register
         self._unregister = unregister
-        self._locked: dict[int, int] = {}
+        self._locked: dict[int, Tensor] = {}
+        # The end of the process unlocks by itself, and the driver may be gone by then.
+        weakref.finalize(self, _unlock_all, self._locked, unregister).atexit = False
 
     @property
     def pinned_nbytes(self) -> int:
-        return sum(self._locked.values())
+        return sum(buffer.numel() for buffer in self._locked.values())
 
     def allocate(self, nbytes: int) -> Tensor:
         """1-D uint8 of `nbytes`, page-aligned. Raises PinningError."""
@@ -54,19 +58,24 @@ class HostMemory:
                 self._register(buffer.data_ptr(), nbytes)
             except RuntimeError as error:
                 raise PinningError(nbytes, self.pinned_nbytes, str(error)) from error
-            self._locked[buffer.data_ptr()] = nbytes
+            self._locked[buffer.data_ptr()] = buffer
         return buffer
 
     def release(self, buffer: Tensor) -> None:
         """Unlock a buffer from `allocate`. Copies from it must have finished."""
-        if self._locked.pop(buffer.data_ptr(), None) is not None and self._unregister is not None:
+        if self._unregister is not None and buffer.data_ptr() in self._locked:
             self._unregister(buffer.data_ptr())
+            del self._locked[buffer.data_ptr()]
 
     def close(self) -> None:
-        for address in list(self._locked):
-            del self._locked[address]
-            if self._unregister is not None:
-                self._unregister(address)
+        _unlock_all(self._locked, self._unregister)
+
+
+def _unlock_all(locked: dict[int, Tensor], unregister: Callable[[int], None] | None) -> None:
+    for address in list(locked):
+        if unregister is not None:
+            unregister(address)
+        del locked[address]
 
 
 def pageable_memory() -> HostMemory:
