@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, default=12)
     parser.add_argument("--acceleration", default="auto", choices=["auto", "off", "graphs", "compile"])
     parser.add_argument("--published", action="store_true", help="keep four blocks in bfloat16")
-    parser.add_argument("--wait", type=float, default=90.0, help="seconds to wait for compiled blocks")
+    parser.add_argument("--wait", type=float, default=150.0, help="seconds to wait for compiled blocks")
     parser.add_argument("--width", type=int, default=320)
     parser.add_argument("--height", type=int, default=384)
     parser.add_argument("--frames", type=int, default=129)

@@ -35,9 +35,17 @@ def machine(device: torch.device) -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "diffusers": version("diffusers"),
         "transformers": version("transformers"),
-        "command": " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
+        "command": " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *without_out(sys.argv[1:])]),
         "utc": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def without_out(arguments: list[str]) -> list[str]:
+    """The arguments but for `--out DIRECTORY`, which says nothing about what was measured."""
+    if "--out" not in arguments:
+        return arguments
+    at = arguments.index("--out")
+    return arguments[:at] + arguments[at + 2 :]
 
 
 def write_json(name: str, result: dict[str, Any], directory: Path = RESULTS) -> Path:

@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A shared machine stalls for longer than any deadline; a failure prints how to have it again.
+settings.register_profile("scope-ltx", deadline=None, print_blob=True)
+settings.load_profile("scope-ltx")
 
 
 @pytest.fixture(scope="session")

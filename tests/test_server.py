@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import mimetypes
 import re
 import signal
 import subprocess
@@ -99,6 +100,7 @@ async def test_the_page_answers_while_the_model_loads() -> None:
         page = await client.get("/")
         assert page.status_code == 200
         assert "<html" in page.text
+        assert page.headers["cache-control"] == "no-cache"
         assert (await client.get("/api/prompt")).json() == {"prompt": "a red ball"}
         status = (await client.get("/api/status")).json()
         assert (status["state"], status["chunk"], status["prompt"]) == ("loading", None, None)
@@ -269,6 +271,17 @@ async def test_joining_and_leaving() -> None:
         assert (await client.delete(resource)).status_code == 200
         assert (await client.get("/api/status")).json()["viewers"] == 0
         assert_problem(await client.delete(resource), 404, "no such viewer")
+
+
+async def test_modules_are_javascript_whatever_the_machine_thinks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows' registry may call .js text/plain, and then no browser runs the page's modules."""
+    monkeypatch.setitem(mimetypes.types_map, ".js", "text/plain")
+    async with serving(app_of()) as client:
+        name = re.findall(r'src="([^"]+\.js)"', (await client.get("/")).text)[0]
+        module = await client.get(f"/{name.lstrip('./')}")
+        assert module.status_code == 200
+        assert module.headers["content-type"] == "text/javascript; charset=utf-8"
+        assert (await client.get("/gone.js")).status_code == 404
 
 
 async def test_other_pages_may_watch_but_not_steer() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, MutableMapping
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ValidationError
 
@@ -37,6 +37,18 @@ _REFUSED: dict[int | str, dict[str, Any]] = {
     422: {"model": FieldProblems},
 }
 _CODEC_NAMES = {"H264": "H.264", "VP8": "VP8"}
+
+
+class PageFiles(StaticFiles):
+    """The page, checked for a newer version at every load: modules of two versions do not fit together."""
+
+    async def get_response(self, path: str, scope: MutableMapping[str, Any]) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers["Cache-Control"] = "no-cache"
+        # Windows may have another type for .js in its registry, and no browser runs a module of that.
+        if path.endswith(".js") and response.status_code == HTTPStatus.OK:
+            response.headers["Content-Type"] = "text/javascript; charset=utf-8"
+        return response
 
 
 class Prompt(BaseModel):
@@ -107,7 +119,7 @@ def create_app(
     app.include_router(_prompt_router(stream))
     app.include_router(_status_router(stream, viewers, model))
     app.include_router(whep_router(stream, viewers))
-    app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")
+    app.mount("/", PageFiles(directory=PAGE, html=True), name="page")
     return app
 
 
