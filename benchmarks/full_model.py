@@ -84,39 +84,73 @@ VIDEO_VAE: dict[str, Any] = {
 }
 
 
-def _text_encoder(path: Any, device: torch.device) -> Gemma3TextModel:
-    """Gemma 3 12B with its layers on `meta` in FP8, and its table of words on the host."""
-    config = Gemma3TextConfig(
-        vocab_size=4096,
+def _gemma_config(vocabulary: int, layers: int) -> Gemma3TextConfig:
+    return Gemma3TextConfig(
+        vocab_size=vocabulary,
         hidden_size=3840,
         intermediate_size=15360,
-        num_hidden_layers=48,
+        num_hidden_layers=layers,
         num_attention_heads=16,
         num_key_value_heads=8,
         head_dim=256,
         query_pre_attn_scalar=256,
         sliding_window=1024,
     )
+
+
+def full_text_encoder(path: Any, layers: int = 48) -> Gemma3TextModel:
+    """All of Gemma 3 12B on `meta`, its layers in FP8."""
+    with torch.device("meta"):
+        model = Gemma3TextModel(_gemma_config(262_208, layers)).to(torch.bfloat16)
+    _convert_layers(model, path)
+    return model.eval().requires_grad_(False)
+
+
+def _text_encoder(path: Any, device: torch.device) -> Gemma3TextModel:
+    """Gemma 3 12B with its layers on `meta` in FP8, and a short table of words on the host."""
+    config = _gemma_config(4096, 48)
     with torch.device("meta"):
         layers = Gemma3TextModel(config).to(torch.bfloat16).layers
     config.num_hidden_layers = 0
     model = Gemma3TextModel(config).to(torch.bfloat16)
     config.num_hidden_layers = 48
     model.layers = layers
-    linears = {
-        f"layers.{name}": Fp8Layer() for name, child in layers.named_modules() if isinstance(child, nn.Linear)
-    }
-    convert_linears(model, linears, path)
+    _convert_layers(model, path)
     for name, child in model.named_children():
         if name not in ("layers", "embed_tokens"):
             child.to(device)
     return model.eval().requires_grad_(False)
 
 
-def _connectors(device: torch.device) -> tuple[LTX2TextConnectors, list[nn.Module]]:
-    """The connectors with projections and blocks on `meta`, and those in order of use."""
+def _convert_layers(model: Gemma3TextModel, path: Any) -> None:
+    children = model.layers.named_modules()
+    linears = {f"layers.{name}": Fp8Layer() for name, child in children if isinstance(child, nn.Linear)}
+    convert_linears(model, linears, path)
+
+
+def full_video_vae() -> nn.Module:
     with torch.device("meta"):
-        model = LTX2TextConnectors(
+        module: nn.Module = AutoencoderKLLTX2Video(**VIDEO_VAE)
+    return module
+
+
+def full_audio_vae() -> nn.Module:
+    with torch.device("meta"):
+        module: nn.Module = AutoencoderKLLTX2Audio()
+    return module
+
+
+def full_vocoder() -> nn.Module:
+    with torch.device("meta"):
+        module: nn.Module = LTX2VocoderWithBWE(final_act_fn="clamp")
+    return module
+
+
+def full_connectors(text_states: int = 49) -> Any:
+    """On `meta`; `text_states` is how many hidden states of the text encoder the projections take."""
+    with torch.device("meta"):
+        return LTX2TextConnectors(
+            text_proj_in_factor=text_states,
             video_connector_num_attention_heads=32,
             video_connector_attention_head_dim=128,
             video_connector_num_layers=8,
@@ -129,6 +163,11 @@ def _connectors(device: torch.device) -> tuple[LTX2TextConnectors, list[nn.Modul
             per_modality_projections=True,
             proj_bias=True,
         ).to(torch.bfloat16)
+
+
+def _connectors(device: torch.device) -> tuple[LTX2TextConnectors, list[nn.Module]]:
+    """The connectors with projections and blocks on `meta`, and those in order of use."""
+    model = full_connectors()
     parts: list[nn.Module] = []
     for projection, path in zip(PROJECTIONS, CONNECTOR_BLOCKS, strict=True):
         split = RowSplitLinear(getattr(model, projection))

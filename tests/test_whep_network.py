@@ -96,8 +96,9 @@ class Viewer:
                 samples = frame.to_ndarray().reshape(-1, 2)[:, 0].astype(np.float32) / 2**15
                 self.audio.append((frame.pts, samples))
 
-    def video_gaps_s(self) -> npt.NDArray[np.float64]:
-        return np.diff([arrived_s for arrived_s, _, _ in self.video])
+    def video_gaps_s(self, since_s: float = 0.0) -> npt.NDArray[np.float64]:
+        """Between frames that arrived at `since_s` of the event loop's clock or later."""
+        return np.diff([arrived_s for arrived_s, _, _ in self.video if arrived_s >= since_s])
 
     def received_share(self) -> float:
         numbers = [number for _, _, number in self.video]
@@ -237,7 +238,8 @@ async def test_a_viewer_that_vanishes_disturbs_nobody(server: Server, tmp_path: 
         status = await server.status()
 
     assert status["stalls"] == 0
-    assert viewer.video_gaps_s().max() <= 0.150
+    # From the kill on: before it, the other process has just imported half of PyPI on the same cores.
+    assert viewer.video_gaps_s(killed_s).max() <= 0.150
     assert viewer.received_share() >= 0.99
     assert max(abs(offset) for offset in viewer.lip_sync_s()) <= 0.040
 
