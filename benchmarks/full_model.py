@@ -60,6 +60,7 @@ def build_components(device: torch.device, engine: EngineOptions, bf16_blocks: t
             [Block(block, read) for block in (*text_encoder.layers, *connector_parts)],
         ),
         engine=engine,
+        fixed_nbytes=torch.cuda.memory_reserved(device),
     )
 
 

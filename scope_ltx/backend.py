@@ -10,24 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from scope_ltx.config import LTX2Config
     from scope_ltx.doctor import DeviceReport
     from scope_ltx.engine import EngineOptions
-    from scope_ltx.request import Chunk, ChunkRequest, ChunkStats
+    from scope_ltx.request import ChunkStats, Generator
     from scope_streaming.media.segment import Segment
 
 SMALL = "small"
 """The name of the model that is built on first use instead of downloaded."""
-
-
-class ClosableGenerator(Protocol):
-    """A loaded pipeline, or a fake."""
-
-    def submit(self, request: ChunkRequest) -> Future[Chunk]: ...
-
-    def close(self) -> None: ...
 
 
 class SegmentSource(Protocol):
@@ -57,9 +47,10 @@ class Backend(Protocol):
     def memory_errors(self) -> tuple[type[Exception], ...]:
         """What a model that does not fit raises; the text is fit for a user."""
 
-    def load_pipeline(self, directory: Path, device: str, engine: EngineOptions) -> ClosableGenerator: ...
+    def load_pipeline(self, directory: Path, device: str, engine: EngineOptions, first: LTX2Config) -> Generator:
+        """`first` is what will be asked of it first."""
 
-    def open_session(self, generator: ClosableGenerator, config: LTX2Config, prompt: str) -> SegmentSource: ...
+    def open_session(self, generator: Generator, config: LTX2Config, prompt: str) -> SegmentSource: ...
 
     def serve(
         self,
@@ -108,12 +99,12 @@ class LibraryBackend:
 
         return BudgetError, PinningError
 
-    def load_pipeline(self, directory: Path, device: str, engine: EngineOptions) -> ClosableGenerator:
+    def load_pipeline(self, directory: Path, device: str, engine: EngineOptions, first: LTX2Config) -> Generator:
         from scope_ltx.pipeline import load_pipeline
 
-        return load_pipeline(directory, device, engine)
+        return load_pipeline(directory, device, engine, first)
 
-    def open_session(self, generator: ClosableGenerator, config: LTX2Config, prompt: str) -> SegmentSource:
+    def open_session(self, generator: Generator, config: LTX2Config, prompt: str) -> SegmentSource:
         """A stream that depends on its arguments only: the same ones give the same segments."""
         from scope_ltx.session import Session
 

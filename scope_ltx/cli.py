@@ -133,10 +133,13 @@ def prompt_option(**settings: Any) -> Callable[[Command], Command]:
 def read_config(config_file: Path | None, assignments: tuple[str, ...], **fixed: Any) -> LTX2Config:
     """The configuration of a command. Raises UserError naming the file and the field."""
     from scope_ltx.config_file import load_config, parse_assignment
+    from scope_ltx.support import refuse_unsupported
 
     with user_errors(ValueError):
         overrides = dict(parse_assignment(text) for text in assignments)
-        return load_config(config_file, {**overrides, **fixed})
+        config = load_config(config_file, {**overrides, **fixed})
+        refuse_unsupported(config)
+    return config
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -218,11 +221,11 @@ def generate(
         directory = backend.model_directory(model)
     with user_errors(ValueError):
         backend.check_device(device)
-    with user_errors(OSError, *backend.memory_errors()):
-        pipeline = backend.load_pipeline(directory, device, options)
-        with closing(pipeline):
-            source = backend.open_session(pipeline, config, prompt)
-            click.echo(generate_clip(source, config, chunks, destination))
+    with user_errors(OSError, ValueError, *backend.memory_errors()):
+        pipeline = backend.load_pipeline(directory, device, options, config)
+    with user_errors(OSError, *backend.memory_errors()), closing(pipeline):
+        source = backend.open_session(pipeline, config, prompt)
+        click.echo(generate_clip(source, config, chunks, destination))
 
 
 @main.command()

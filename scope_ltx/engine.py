@@ -28,8 +28,8 @@ class EngineOptions:
     acceleration: Acceleration = "auto"
 
     def __post_init__(self) -> None:
-        if self.vram_budget_gb is not None and not self.vram_budget_gb > 0:
-            raise ValueError(f"the memory budget must be above 0 GiB, got {self.vram_budget_gb}")
+        if self.vram_budget_gb is not None and not 0 < self.vram_budget_gb < float("inf"):
+            raise ValueError(f"the memory budget must be a number above 0 GiB, got {self.vram_budget_gb}")
 
 
 DEFAULT_ENGINE = EngineOptions()

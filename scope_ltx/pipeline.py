@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,24 +22,31 @@ from torch import Tensor
 from scope_ltx.conditioning.sequence import TokenSequence
 from scope_ltx.config import LTX2Config
 from scope_ltx.engine import DEFAULT_ENGINE, GIB, Acceleration, EngineOptions
-from scope_ltx.errors import UnsupportedError
 from scope_ltx.manifest import ModelFiles
 from scope_ltx.models.components import Components, load_components
 from scope_ltx.models.decode import AudioDecoder, Latents, VideoDecoder
 from scope_ltx.models.decode_stage import DecodeStage
+from scope_ltx.models.memory import ModelMemory
 from scope_ltx.models.placement import Placement
 from scope_ltx.models.text import PromptEncoder, TextContext
 from scope_ltx.request import Chunk, ChunkRequest, ChunkStats
-from scope_ltx.sampling.acceleration import BlockForms, CompiledForms, PlainForm, inductor
+from scope_ltx.sampling.acceleration import (
+    BlockForms,
+    CompiledForms,
+    PlainForm,
+    Start,
+    inductor,
+    on_daemon_thread,
+)
 from scope_ltx.sampling.denoiser import Denoiser
 from scope_ltx.sampling.geometry import SAMPLE_RATE, ChunkGeometry
-from scope_ltx.sampling.headroom import Headroom
 from scope_ltx.sampling.loop import denoise
 from scope_ltx.sampling.schedules import resolve_schedule
 from scope_ltx.sampling.workspace import Pass
+from scope_ltx.support import refuse_unsupported
 from scope_streaming.clock import Clock, SystemClock
 from scope_streaming.weights.graphs import BlockRunner, EagerRunner, GraphRunner
-from scope_streaming.weights.streamer import ResidentWalk
+from scope_streaming.weights.streamer import NoWalk
 
 logger = logging.getLogger(__name__)
 
@@ -60,36 +67,37 @@ class Denoised:
 class Pipeline:
     """Generates chunks with a loaded model. Stateless between chunks except for the prompt cache."""
 
-    def __init__(self, components: Components, clock: Clock) -> None:
-        """Gives the model's blocks their places. Raises BudgetError, PinningError."""
+    def __init__(self, components: Components, clock: Clock, first: LTX2Config | None = None) -> None:
+        """Gives the model's blocks their places, with room for requests like `first` (None: the default).
+
+        Raises BudgetError, PinningError, ValueError for an acceleration that the device does not have.
+        """
         self._device = components.device
         self._clock = clock
-        self._components = components
-        self._headroom = Headroom(ChunkGeometry.of(LTX2Config()))
-        self._placement = components.place(self._headroom.nbytes)
-        self._prompts = PromptEncoder(components.tokenizer, components.text_encoder, components.connectors)
-        self._compiler = ThreadPoolExecutor(1, thread_name_prefix="block-compiler")
-        new_runner, forms = engine_for(
-            self._device, components.engine.acceleration, self._compiler, lambda: self._decode.busy
+        new_runner, self._forms = engine_for(
+            self._device, components.engine.acceleration, on_daemon_thread, lambda: self._decode.busy
         )
         self._decode = DecodeStage(
             VideoDecoder(components.video_vae, new_runner()),
             AudioDecoder(components.audio_vae, components.vocoder, new_runner()),
             self._device,
+            pinned=not components.engine.pageable,
         )
-        self._denoiser = Denoiser(components.transformer, self._placement.walk, new_runner(), forms)
+        self._prompts = PromptEncoder(components.tokenizer, components.text_encoder, components.connectors)
+        self._memory = ModelMemory(components, ChunkGeometry.of(first or LTX2Config()), self._moved)
+        self._denoiser = Denoiser(components.transformer, self.placement.walk, new_runner(), self._forms)
 
     @property
     def placement(self) -> Placement:
         """Where the model's weights are now."""
-        return self._placement
+        return self._memory.placement
 
     def close(self) -> None:
-        """Give up the model, so that its memory is freed even while a host still holds this object."""
+        """Give up the model, so that its memory is freed even while a host still holds this object. What is being
+        compiled is left to itself."""
         self._decode.close()
-        self._compiler.shutdown(cancel_futures=True)
-        self._placement.close()
-        del self._components, self._placement, self._prompts, self._denoiser, self._decode
+        self._memory.close()
+        del self._memory, self._prompts, self._denoiser, self._decode
 
     def generate(self, request: ChunkRequest) -> Chunk:
         """`submit`, and wait for the chunk."""
@@ -106,26 +114,27 @@ class Pipeline:
         Raises UnsupportedError for a mode this pipeline does not have, GenerationCancelled when asked to stop,
         BudgetError for a request that the memory budget cannot hold.
         """
-        _refuse_unsupported(request.config)
-        if self._headroom.must_grow_for(ChunkGeometry.of(request.config)):
-            self._make_room()
+        refuse_unsupported(request.config)
+        self._memory.fit(ChunkGeometry.of(request.config))
         try:
             return self._start(request)
         except torch.OutOfMemoryError as error:
             logger.warning("%s", error)
         # Outside the except clause: the exception's traceback holds on to the tensors that did not fit.
-        before = len(self._placement.plan.streamed)
-        self._headroom.grow()
-        self._make_room()
+        before = len(self.placement.plan.streamed)
+        self._memory.grow()
         note = (
-            f"the device ran out of memory: {len(self._placement.plan.streamed) - before} more of the model's "
+            f"the device ran out of memory: {len(self.placement.plan.streamed) - before} more of the model's "
             "blocks are streamed now, which is slower. Lower the size or the number of frames to avoid it."
         )
         return self._start(request, note)
 
     def _start(self, request: ChunkRequest, *notes: str) -> Future[Chunk]:
         denoised = self._denoise(request, notes)
-        beside = self._decode.replays(denoised.geometry.grid, denoised.geometry.audio_tokens)
+        geometry = denoised.geometry
+        # While blocks are compiled the device shall run dry now and then: with decodes beside chunks that followed
+        # each other without a gap, an H200 took 95 to 150 s to compile, with gaps 59 s.
+        beside = not self._forms.busy and self._decode.replays(geometry.grid, geometry.audio_tokens)
         return self._decode.start(partial(self._decoded, denoised, beside), beside=beside)
 
     def _denoise(self, request: ChunkRequest, notes: tuple[str, ...]) -> Denoised:
@@ -135,6 +144,8 @@ class Pipeline:
 
         started = self._clock.now()
         context = self.encode(request.prompt)
+        # A new prompt has gone through the same slots.
+        self.placement.walk.prefetch()
         encoded = self._clock.now()
         video, audio = self.noise(geometry, request.seed)
         latents = Latents(
@@ -178,15 +189,13 @@ class Pipeline:
         """(F, H, W, 3) uint8 and (2, N) float32, both on the CPU."""
         return self._decode.decode(latents, geometry.grid, geometry.samples)
 
-    def _make_room(self) -> None:
-        """Place the blocks anew with more memory left for activations: a few seconds, read from the files."""
-        self._decode.forget()
-        self._placement.close()
-        self._denoiser.use(ResidentWalk([]))
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
-        self._placement = self._components.place(self._headroom.nbytes)
-        self._denoiser.use(self._placement.walk)
+    def _moved(self, placement: Placement | None) -> None:
+        """The blocks' addresses are about to change (None), or have changed."""
+        if placement is None:
+            self._decode.forget()
+            self._denoiser.use(NoWalk())
+        else:
+            self._denoiser.use(placement.walk)
 
     @torch.inference_mode()
     def encode(self, prompt: str) -> TextContext:
@@ -206,33 +215,38 @@ class Pipeline:
         return TokenSequence(video, video_coords), TokenSequence(audio, audio_coords)
 
 
-def load_pipeline(model_dir: Path, device: str, engine: EngineOptions = DEFAULT_ENGINE) -> Pipeline:
-    """Load the published split files below `model_dir`; `device` is auto, cpu or cuda[:N].
+def load_pipeline(
+    model_dir: Path, device: str, engine: EngineOptions = DEFAULT_ENGINE, first: LTX2Config | None = None
+) -> Pipeline:
+    """Load the published split files below `model_dir`; `device` is auto, cpu or cuda[:N], `first` what
+    will be asked of it first.
 
     Raises CheckpointError naming the file and the keys, ValueError for a device that is not there, BudgetError
     for a budget that cannot hold the model's slots, PinningError.
     """
     files, where = ModelFiles.in_directory(model_dir), resolve_device(device)
     hold_to_budget(where, engine)
-    return Pipeline(load_components(files, where, engine), SystemClock())
+    return Pipeline(load_components(files, where, engine), SystemClock(), first)
 
 
 def hold_to_budget(device: torch.device, engine: EngineOptions) -> None:
     """Make a stated budget a limit of this process's allocator: what is cached is given back before it is
     exceeded, and other programs keep the rest of the device."""
-    if device.type == "cuda" and engine.vram_budget_gb is not None:
+    if device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index
         total = torch.cuda.get_device_properties(index).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, engine.vram_budget_gb * GIB / total), index)
+        budget = total if engine.vram_budget_gb is None else engine.vram_budget_gb * GIB
+        torch.cuda.set_per_process_memory_fraction(min(1.0, budget / total), index)
 
 
 def engine_for(
-    device: torch.device, acceleration: Acceleration, compiler: Executor, decoding: Callable[[], bool]
+    device: torch.device, acceleration: Acceleration, start: Start, decoding: Callable[[], bool]
 ) -> tuple[Callable[[], BlockRunner], BlockForms]:
     """How kernels are run on `device`: runners, one for each part that changes its sizes by itself, and the
     form of the blocks. Nothing is captured while `decoding` says that another thread is at work.
 
-    Raises ValueError for an acceleration that the device does not have."""
+    Raises ValueError for an acceleration that the device does not have.
+    """
     if device.type != "cuda":
         if acceleration not in ("auto", "off"):
             raise ValueError(f"acceleration {acceleration!r} needs a CUDA device, not {device.type}: use 'off'")
@@ -244,7 +258,7 @@ def engine_for(
         raise ValueError("acceleration 'compile' needs the triton package: install it, or use 'graphs'")
     if acceleration == "graphs" or not can_compile:
         return partial(GraphRunner, device, lambda: not decoding()), PlainForm()
-    forms = CompiledForms(compiler, inductor)
+    forms = CompiledForms(start, inductor)
     return partial(GraphRunner, device, lambda: not (forms.busy or decoding())), forms
 
 
@@ -262,10 +276,3 @@ def resolve_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"device must be auto, cpu or cuda[:N], got {name!r}")
     return device
-
-
-def _refuse_unsupported(config: LTX2Config) -> None:
-    if config.i2v_image is not None and config.i2v_strength > 0:
-        raise UnsupportedError("i2v_image is not supported by this version: clear it, or set i2v_strength to 0")
-    if config.audio_input is not None:
-        raise UnsupportedError("audio_input is not supported by this version: clear it")

@@ -74,3 +74,6 @@ class Generator(Protocol):
 
         Raises GenerationCancelled, UnsupportedError; what fails later is in the future.
         """
+
+    def close(self) -> None:
+        """Give the model's memory back. Nothing is submitted any more, and nothing is being made."""

@@ -61,7 +61,7 @@ class Session:
         self._nonce = nonce
         self._lock = threading.Lock()
         self._index = 0
-        self._under_way = 0
+        self._begun = 0
         self._timeline: Timeline | None = None
         self._cancel: threading.Event | None = None
         self._closed = False
@@ -94,8 +94,7 @@ class Session:
     def update(self, /, **changes: object) -> LTX2Config:
         """Change parameters, all or none. Raises pydantic's ValidationError naming the field."""
         with self._lock:
-            # Not `updated(**changes)`: a field that is really called "self" has to reach the validation.
-            self._config = LTX2Config.model_validate({**self._config.model_dump(), **changes})
+            self._config = self._config.updated(**changes)
             return self._config
 
     def set_prompt(self, text: str) -> str:
@@ -127,7 +126,7 @@ class Session:
             chunk = self._generator.submit(request)
         except BaseException:
             with self._lock:
-                self._under_way -= 1
+                self._begun -= 1
             raise
         return _then(chunk, lambda made: self._placed(made, request))
 
@@ -148,17 +147,15 @@ class Session:
             if self._closed:
                 raise GenerationCancelled("the session is closed")
             config = self._config
-            index = self._index + self._under_way
-            seed = chunk_seed(config.base_seed, index, config.randomize_seed, self._nonce)
+            seed = chunk_seed(config.base_seed, self._begun, config.randomize_seed, self._nonce)
             request = ChunkRequest(config, self._prompt, seed)
             self._cancel = request.cancel
-            self._under_way += 1
+            self._begun += 1
             return request
 
     def _placed(self, made: Future[Chunk], request: ChunkRequest) -> Segment:
         """Raises what making the chunk has raised."""
         with self._lock:
-            self._under_way -= 1
             chunk = made.result()
             if self._timeline is None:
                 self._timeline = Timeline(chunk.sample_rate)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Executor, Future
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
 
-from scope_ltx.sampling.acceleration import CompiledForms
+from scope_ltx.sampling.acceleration import CompiledForms, inductor
 from scope_ltx.sampling.denoiser import Denoiser
 from scope_ltx.sampling.workspace import CallBlock, Pass
 from scope_streaming.weights.graphs import Launch
@@ -16,37 +16,34 @@ from tests.test_fidelity import SIGMAS, PromptEncoder, sequences
 from tests.tiny import tiny_parts
 
 
-class WhenTold(Executor):
-    """Runs what was submitted when the test says so."""
+class WhenTold:
+    """Runs what was started when the test says so."""
 
     def __init__(self) -> None:
-        self.waiting: list[tuple[Future[Any], Any, tuple[Any, ...]]] = []
+        self.waiting: list[Callable[[], None]] = []
 
-    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        self.waiting.append((future, fn, args))
-        return future
+    def __call__(self, task: Callable[[], None]) -> None:
+        self.waiting.append(task)
 
     def work(self) -> None:
-        for future, fn, args in self.waiting:
-            try:
-                future.set_result(fn(*args))
-            except RuntimeError as error:
-                future.set_exception(error)
-        self.waiting.clear()
+        while self.waiting:
+            self.waiting.pop(0)()
 
 
 class CountingRunner:
     name = "counted"
 
     def __init__(self) -> None:
-        self.forgotten = 0
+        self.forgotten: list[Hashable] = []
 
     def run(self, key: object, launch: Launch, *, warm: bool = False) -> None:
         launch()
 
-    def forget(self) -> None:
-        self.forgotten += 1
+    def replays(self, key: object) -> bool:
+        return False
+
+    def forget(self, group: Hashable = None) -> None:
+        self.forgotten.append(group)
 
 
 def chunk(denoiser: Denoiser, context: Any, step: int = 2) -> torch.Tensor:
@@ -85,7 +82,7 @@ def test_the_compiled_form_takes_over_at_the_chunk_after_it_is_ready() -> None:
     assert torch.equal(chunk(denoiser, context), eager)
     assert compiled_calls == 1 + 3
     assert denoiser.engine == "compiled, counted"
-    assert runner.forgotten == 1, "what was captured of the eager form must not be replayed"
+    assert len(runner.forgotten) == 1, "what was captured of the eager form must not be replayed"
 
 
 @torch.inference_mode()
@@ -99,12 +96,45 @@ def test_when_compiling_fails_the_stream_goes_on_as_it_is() -> None:
 
         return compiled
 
-    executor = WhenTold()
+    executor, attempts = WhenTold(), 0
     denoiser = Denoiser(parts.transformer, None, CountingRunner(), CompiledForms(executor, compile_block))
     eager = chunk(denoiser, context)
     chunk(denoiser, context)
     chunk(denoiser, context)
     executor.work()
-    assert torch.equal(chunk(denoiser, context), eager)
-    assert denoiser.engine == "eager, counted"
-    assert not executor.waiting, "a shape that failed is not tried again"
+    for _ in range(8):
+        assert torch.equal(chunk(denoiser, context), eager)
+        assert denoiser.engine == "eager, counted"
+        attempts += len(executor.waiting)
+        executor.work()
+    assert attempts == 1, "a shape that failed is tried once more"
+
+
+@torch.inference_mode()
+def test_shapes_in_turn_keep_what_was_captured_of_them() -> None:
+    parts = tiny_parts()
+    context = PromptEncoder(parts.tokenizer, parts.text_encoder, parts.connectors).encode("a")
+    start, runner = WhenTold(), CountingRunner()
+    denoiser = Denoiser(parts.transformer, None, runner, CompiledForms(start, lambda call: call))
+    for _ in range(4):
+        chunk(denoiser, context)
+        start.work()
+    assert denoiser.engine == "compiled, counted"
+    video, audio = sequences(denoiser)
+    for _ in range(2):
+        denoiser.prepare(video, audio, [Pass(context), Pass(context)], SIGMAS)
+        assert denoiser.engine == "eager, counted"
+        chunk(denoiser, context)
+        assert denoiser.engine == "compiled, counted"
+    assert len(runner.forgotten) == 1, "only the switch of the first shape to its compiled form"
+
+
+def test_a_function_is_compiled_for_more_sizes_than_pytorch_would() -> None:
+    """The default limit is 8 forms of one function, and with fullgraph the ninth fails."""
+
+    def double(block: Any, *tensors: torch.Tensor) -> Any:
+        return tuple(tensor * 2 for tensor in tensors)
+
+    compiled: Any = inductor(double, backend="eager")
+    for size in range(2, 13):
+        assert float(compiled(None, torch.ones(size))[0].sum()) == 2 * size

@@ -28,7 +28,7 @@ ALLOWED = {
     "scope_quant": set(),
 }
 ROOMS = (
-    {"", "errors", "config", "config_file", "engine", "manifest", "request"},
+    {"", "errors", "config", "config_file", "engine", "manifest", "request", "support"},
     {"checkpoints"},
     {"conditioning", "sampling", "models", "lora"},
     {"pipeline"},

@@ -241,8 +241,16 @@ def test_memory_and_acceleration_reach_the_engine(tmp_path: Path) -> None:
     assert backend.served["engine"] == backend.engine
 
 
+@pytest.mark.parametrize("command", [["serve"], ["generate", "--prompt", "a", "-o", "a.mp4"]])
+def test_modes_that_are_not_built_are_refused_before_anything_is_loaded(command: list[str]) -> None:
+    backend = FakeBackend()
+    result = run(*command, "--set", "i2v_image=a.png", backend=backend)
+    assert result.exit_code == 2
+    assert result.output.startswith("Error: i2v_image is not supported by this version")
+
+
 @pytest.mark.parametrize(
-    ("budget", "said"), [("-1", "must be above 0 GiB, got -1"), ("1", "1.00 GiB is too little")]
+    ("budget", "said"), [("-1", "must be a number above 0 GiB, got -1"), ("1", "1.00 GiB is too little")]
 )
 def test_a_budget_that_cannot_work_is_one_message(tmp_path: Path, budget: str, said: str) -> None:
     backend = FakeBackend()

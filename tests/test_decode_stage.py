@@ -32,7 +32,7 @@ class Replays:
     def replays(self, key: Hashable) -> bool:
         return key in self.keys
 
-    def forget(self) -> None:
+    def forget(self, group: Hashable = None) -> None:
         self.keys.clear()
 
 

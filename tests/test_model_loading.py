@@ -9,15 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import Gemma3TextModel
 
-from scope_ltx.checkpoints.keys import TEXT_ENCODER, KeyMap
-from scope_ltx.checkpoints.loading import StoredModule, load_module, require_materialized
+from scope_ltx.checkpoints.keys import TEXT_ENCODER
+from scope_ltx.checkpoints.loading import StoredModule, require_materialized
 from scope_ltx.checkpoints.reader import CheckpointFile
 from scope_ltx.errors import CheckpointError
 from scope_ltx.manifest import ModelFiles
@@ -55,7 +53,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> PublishedFiles:
 @pytest.fixture(scope="module")
 def loaded(shared: PublishedFiles) -> Components:
     components = load_components(shared.files, CPU)
-    components.place(headroom_nbytes=0)
+    components.place(components.plan(headroom_nbytes=0))
     return components
 
 
@@ -364,51 +362,6 @@ def test_parts_that_do_not_belong_together(published: PublishedFiles) -> None:
     published.edit("text_encoder", fewer_layers)
     with pytest.raises(CheckpointError, match="gives 7 hidden states of width 32, the projection takes 8 of 32"):
         load_components(published.files, CPU)
-
-
-class Plain(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(2048, 2048))
-        self.register_buffer("table", torch.empty(4), persistent=False)
-
-
-PLAIN = KeyMap(name="plain", roots=(("", ""),))
-
-
-def plain_on_meta() -> Plain:
-    with torch.device("meta"):
-        return Plain()
-
-
-def test_what_nobody_provides_is_an_error(tmp_path: Path) -> None:
-    save_file({"weight": torch.ones(2048, 2048)}, tmp_path / "plain.safetensors")
-    file = CheckpointFile(tmp_path / "plain.safetensors")
-    with pytest.raises(CheckpointError, match="missing keys: table"):
-        load_module(plain_on_meta(), [file], PLAIN, **F32)
-    module = plain_on_meta()
-    load_module(module, [file], PLAIN, computed={"table": torch.arange(4.0)}, **F32)
-    assert module.table.tolist() == [0, 1, 2, 3]
-    module.leftover = torch.empty(2, device="meta")
-    with pytest.raises(RuntimeError, match="Plain has tensors without values: leftover"):
-        require_materialized(module)
-
-
-def test_loading_in_the_files_own_type_copies_nothing(tmp_path: Path) -> None:
-    """Two loads of a bfloat16 tensor share the file's pages: each load costs no private memory."""
-    path = tmp_path / "plain.safetensors"
-    save_file({"weight": torch.ones(2048, 2048, dtype=torch.bfloat16)}, path)  # 8 MiB
-    file = CheckpointFile(path)
-    process = psutil.Process()
-    kept = []
-    before = process.memory_full_info().uss
-    for _ in range(20):
-        module = plain_on_meta()
-        load_module(module, [file], PLAIN, device=CPU, dtype=torch.bfloat16, computed={"table": torch.zeros(4)})
-        assert module.weight.sum() > 0  # touches every page
-        kept.append(module)
-    grown = process.memory_full_info().uss - before
-    assert grown < 4 * 8 * 2**20  # 160 MiB if each were a copy
 
 
 def test_compute_types() -> None:

@@ -14,13 +14,16 @@ from scope_ltx.config import LTX2Config
 from scope_ltx.engine import GIB, EngineOptions
 from scope_ltx.errors import GenerationCancelled
 from scope_ltx.manifest import ModelFiles
-from scope_ltx.models.components import load_components
-from scope_ltx.models.placement import plan_both
+from scope_ltx.models.components import Components, load_components
+from scope_ltx.models.memory import ModelMemory
+from scope_ltx.models.placement import Placement, plan_both
 from scope_ltx.models.split_linear import RowSplitLinear
 from scope_ltx.pipeline import Pipeline, load_pipeline
 from scope_ltx.request import Chunk, ChunkRequest
+from scope_ltx.sampling.geometry import ChunkGeometry
+from scope_ltx.sampling.headroom import estimated_nbytes
 from scope_streaming.clock import SystemClock
-from scope_streaming.weights.plan import BudgetError
+from scope_streaming.weights.plan import BudgetError, ResidencyPlan
 
 MIB = 2**20
 TINY = LTX2Config(height=64, width=64, num_frames=9, num_steps=2)
@@ -88,17 +91,88 @@ def test_running_out_of_memory_is_tried_again_and_told(small_model_dir: Path, re
     assert not [note for note in chunk(pipeline).notes if "memory" in note]
 
 
-def test_a_larger_request_makes_room_before_it_starts(small_model_dir: Path) -> None:
+class Shrinking:
+    """Places for the small model, with a budget that falls as headroom grows. Fails to place when told."""
+
+    def __init__(self, parts: Components, budget_mib: float) -> None:
+        self._parts = parts
+        self._budget_nbytes = int(budget_mib * MIB)
+        self.failures = 0
+
+    def plan(self, headroom_nbytes: int) -> tuple[ResidencyPlan, ResidencyPlan]:
+        transformer, text = ([block.nbytes for block in blocks] for blocks in self._parts.blocks)
+        return plan_both(transformer, text, self._budget_nbytes - (headroom_nbytes - FIRST_NBYTES) // 1000)
+
+    def place(self, plans: tuple[ResidencyPlan, ResidencyPlan]) -> Placement:
+        if self.failures:
+            self.failures -= 1
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self._parts.place(plans)
+
+
+FIRST, LARGER, HUGE = (
+    ChunkGeometry.of(LTX2Config(height=size, width=size, num_frames=129)) for size in (320, 384, 1024)
+)
+FIRST_NBYTES = estimated_nbytes(FIRST)
+
+
+@pytest.fixture
+def shrinking(small_model_dir: Path) -> Shrinking:
+    parts = load_components(ModelFiles.in_directory(small_model_dir), torch.device("cpu"))
+    return Shrinking(parts, 4.4)
+
+
+def test_a_larger_request_moves_blocks_and_tells(shrinking: Shrinking) -> None:
+    moves: list[Placement | None] = []
+    memory = ModelMemory(shrinking, FIRST, moves.append)
+    before = memory.placement
+    memory.fit(FIRST)
+    assert (memory.placement, moves) == (before, [])
+    memory.fit(LARGER)
+    assert moves == [None, memory.placement]
+    assert len(memory.placement.plan.streamed) > len(before.plan.streamed)
+    memory.fit(FIRST)
+    assert len(moves) == 2
+    memory.close()
+
+
+def test_a_request_that_cannot_fit_leaves_everything_as_it_is(shrinking: Shrinking) -> None:
+    moves: list[Placement | None] = []
+    memory = ModelMemory(shrinking, FIRST, moves.append)
+    before = memory.placement
+    for _ in range(3):
+        with pytest.raises(BudgetError):
+            memory.fit(HUGE)
+    memory.fit(FIRST)
+    assert (memory.placement, moves) == (before, [])
+    memory.close()
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_move_that_fails_is_undone_or_made_good_by_the_next_request(shrinking: Shrinking, failures: int) -> None:
+    moves: list[Placement | None] = []
+    memory = ModelMemory(shrinking, FIRST, moves.append)
+    plan = memory.placement.plan
+    shrinking.failures = failures
+    with pytest.raises(torch.OutOfMemoryError):
+        memory.fit(LARGER)
+    if failures == 2:
+        assert moves == [None]
+        with pytest.raises(RuntimeError, match="no place"):
+            _ = memory.placement
+        memory.fit(FIRST)
+    assert memory.placement.plan == plan
+    assert moves[-1] is memory.placement
+    memory.close()
+
+
+def test_a_pipeline_whose_blocks_have_no_place_never_runs_over_nothing(small_model_dir: Path) -> None:
+    """A walk over no blocks would show noise, without an error."""
     pipeline = load_pipeline(small_model_dir, "cpu")
-    before = pipeline.placement
-    chunk(pipeline)
-    assert pipeline.placement is before
-    larger = LTX2Config(height=416, width=352, num_frames=137, num_steps=1)
-    request = ChunkRequest(larger, "a red ball", seed=7)
-    request.cancel.set()
-    with pytest.raises(GenerationCancelled):
-        pipeline.generate(request)
-    assert pipeline.placement is not before
+    pipeline._moved(None)
+    with pytest.raises(RuntimeError, match="have no place on the device"):
+        chunk(pipeline)
+    pipeline._moved(pipeline.placement)
     assert chunk(pipeline).frames.shape == (9, 64, 64, 3)
 
 
@@ -107,9 +181,15 @@ def test_a_budget_that_cannot_hold_the_slots_says_what_would_do(small_model_dir:
         load_pipeline(small_model_dir, "cpu", EngineOptions(0.1 * MIB / GIB))
 
 
-def test_a_budget_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="above 0 GiB, got 0"):
-        EngineOptions(0)
+@pytest.mark.parametrize("budget", [0, -1, float("inf"), float("nan")])
+def test_a_budget_that_is_none_is_refused(budget: float) -> None:
+    with pytest.raises(ValueError, match="a number above 0 GiB, got"):
+        EngineOptions(budget)
+
+
+def test_graphs_need_a_cuda_device(small_model_dir: Path) -> None:
+    with pytest.raises(ValueError, match="'graphs' needs a CUDA device, not cpu: use 'off'"):
+        load_pipeline(small_model_dir, "cpu", EngineOptions(acceleration="graphs"))
 
 
 def test_text_shares_slots_that_fit_both() -> None:

@@ -9,15 +9,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpReceiver
-from fastapi import FastAPI
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,63 +25,7 @@ from scope_ltx.hosts.live.serve import bind, url_of
 from scope_ltx.request import Chunk, ChunkRequest, Generator
 from scope_streaming.clock import SystemClock
 from tests.fakes.generator import TestCardGenerator
-
-CONFIG = LTX2Config(height=64, width=320, num_frames=9)
-SDP = {"content-type": "application/sdp"}
-ROOT = Path(__file__).parents[1]
-
-
-def app_of(start: Callable[[], Generator] = TestCardGenerator, **more: Any) -> FastAPI:
-    return create_app(start, CONFIG, "a red ball", clock=SystemClock(), nonce="", model="fake", **more)
-
-
-@asynccontextmanager
-async def serving(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://live") as client,
-    ):
-        yield client
-
-
-async def until(client: httpx.AsyncClient, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """The first status that is as wanted. Fails after 10 s, which only a broken thread takes."""
-    async with asyncio.timeout(10):
-        while not wanted(status := (await client.get("/api/status")).json()):  # noqa: ASYNC110 - over HTTP
-            await asyncio.sleep(0.01)
-    found: dict[str, Any] = status
-    return found
-
-
-@asynccontextmanager
-async def live(**more: Any) -> AsyncIterator[httpx.AsyncClient]:
-    async with serving(app_of(**more)) as client:
-        await until(client, lambda status: status["state"] == "live")
-        yield client
-
-
-async def offer_sdp(*kinds: str, codecs: str | None = None) -> str:
-    connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-    for kind in kinds or ("video", "audio"):
-        transceiver = connection.addTransceiver(kind, direction="recvonly")
-        if codecs and kind == "video":
-            known = RTCRtpReceiver.getCapabilities("video")
-            assert known is not None
-            transceiver.setCodecPreferences([codec for codec in known.codecs if codec.mimeType == codecs])
-    await connection.setLocalDescription(await connection.createOffer())
-    sdp = connection.localDescription.sdp
-    await connection.close()
-    return sdp
-
-
-def assert_problem(response: httpx.Response, status: int, *words: str) -> None:
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/problem+json"
-    body = response.json()
-    assert (body["status"], bool(body["title"])) == (status, True)
-    for word in words:
-        assert word in body["detail"]
+from tests.fakes.live_app import CONFIG, ROOT, SDP, app_of, assert_problem, live, offer_sdp, serving, until
 
 
 async def test_the_page_answers_while_the_model_loads() -> None:
@@ -184,6 +124,16 @@ async def test_load_parameters_are_set_at_start() -> None:
         assert same.json()["parameters"]["num_steps"] == 4
 
 
+async def test_modes_that_are_not_built_are_refused_by_field() -> None:
+    async with serving(app_of()) as client:
+        refused = await client.patch("/api/parameters", json={"i2v_image": "a.png", "audio_input": "b.wav"})
+        assert refused.status_code == 422
+        assert [problem["loc"][-1] for problem in refused.json()["detail"]] == ["i2v_image", "audio_input"]
+        assert "not supported by this version: clear it" in refused.text
+        unused = await client.patch("/api/parameters", json={"i2v_image": "a.png", "i2v_strength": 0})
+        assert unused.status_code == 200
+
+
 @pytest.mark.parametrize(("method", "path"), [("PATCH", "/api/parameters"), ("POST", "/api/prompt")])
 async def test_bodies_that_are_no_json_are_refused(method: str, path: str) -> None:
     is_json = {"content-type": "application/json; charset=utf-8"}
@@ -243,34 +193,18 @@ def test_no_json_object_makes_the_server_fail(changes: dict[str, Any]) -> None:
 async def test_a_failing_generator_is_shown_and_a_change_tries_it_again_at_once() -> None:
     class Picky(TestCardGenerator):
         def generate(self, request: ChunkRequest) -> Chunk:
-            if request.config.i2v_image is not None:
-                raise ValueError("i2v_image: cannot read gone.png")
+            if request.config.num_steps == 3:
+                raise ValueError("three steps: not today")
             return super().generate(request)
 
     async with live(start=Picky) as client:
-        await client.patch("/api/parameters", json={"i2v_image": "gone.png"})
+        await client.patch("/api/parameters", json={"num_steps": 3})
         status = await until(client, lambda status: status["state"] == "error")
-        assert status["last_error"] == "i2v_image: cannot read gone.png"
-        await client.patch("/api/parameters", json={"i2v_image": None})
+        assert status["last_error"] == "three steps: not today"
+        await client.patch("/api/parameters", json={"num_steps": 8})
         await until(client, lambda status: status["state"] == "live")
         status = await until(client, lambda status: status["stalls"] > 0)
         assert status["last_error"] is None
-
-
-async def test_joining_and_leaving() -> None:
-    async with live() as client:
-        answer = await client.post("/whep", content=await offer_sdp(), headers=SDP)
-        assert answer.status_code == 201
-        assert answer.headers["content-type"].startswith("application/sdp")
-        assert "a=candidate:" in answer.text
-        assert answer.text.count("a=sendonly") == 2
-        assert re.search(r"m=video \d+ UDP/TLS/RTP/SAVPF (\d+)[^\0]*a=rtpmap:\1 H264/90000", answer.text)
-        resource = answer.headers["location"]
-        assert (await client.get("/api/status")).json()["viewers"] == 1
-        assert_problem(await client.patch(resource), 405, "not trickled")
-        assert (await client.delete(resource)).status_code == 200
-        assert (await client.get("/api/status")).json()["viewers"] == 0
-        assert_problem(await client.delete(resource), 404, "no such viewer")
 
 
 async def test_modules_are_javascript_whatever_the_machine_thinks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,75 +216,6 @@ async def test_modules_are_javascript_whatever_the_machine_thinks(monkeypatch: p
         assert module.status_code == 200
         assert module.headers["content-type"] == "text/javascript; charset=utf-8"
         assert (await client.get("/gone.js")).status_code == 404
-
-
-async def test_other_pages_may_watch_but_not_steer() -> None:
-    async with serving(app_of()) as client:
-        for path in ("/whep", "/whep/x"):
-            preflight = await client.options(path, headers={"origin": "http://elsewhere"})
-            assert preflight.status_code == 204
-            assert preflight.headers["access-control-allow-origin"] == "*"
-            assert "POST" in preflight.headers["access-control-allow-methods"]
-        refused = await client.post("/whep", content="v=0", headers=SDP)
-        assert refused.headers["access-control-allow-origin"] == "*"
-        prompt = await client.get("/api/prompt", headers={"origin": "http://elsewhere"})
-        assert "access-control-allow-origin" not in prompt.headers
-
-
-async def test_one_kind_or_vp8_alone_will_do() -> None:
-    async with live() as client:
-        sound = await client.post("/whep", content=await offer_sdp("audio"), headers=SDP)
-        assert sound.status_code == 201
-        assert "m=video" not in sound.text
-        vp8 = await client.post("/whep", content=await offer_sdp(codecs="video/VP8"), headers=SDP)
-        assert vp8.status_code == 201
-        assert "VP8/90000" in vp8.text
-
-
-async def test_places_are_limited_and_come_back() -> None:
-    async with live(max_viewers=1) as client:
-        first = await client.post("/whep", content=await offer_sdp(), headers=SDP)
-        refused = await client.post("/whep", content=await offer_sdp(), headers=SDP)
-        assert_problem(refused, 503, "all 1 places")
-        assert int(refused.headers["retry-after"]) > 0
-        await client.delete(first.headers["location"])
-        assert (await client.post("/whep", content=await offer_sdp(), headers=SDP)).status_code == 201
-
-
-async def test_offers_that_are_no_offers_are_refused() -> None:
-    good = await offer_sdp()
-    no_codec = re.sub(r"(H264|VP8)/90000", "AV1/90000", good)
-    cases: list[tuple[bytes, int, str]] = [
-        (b"", 400, 'start with the line "v=0"'),
-        (b"hello", 400, 'start with the line "v=0"'),
-        (b"\xff\xfe", 400, "not UTF-8"),
-        (b"v=0\r\n", 400, "neither an m=video nor an m=audio"),
-        (good.replace("a=ice-ufrag", "a=x").encode(), 400, "m=video has no a=ice-ufrag"),
-        (good.replace("a=fingerprint", "a=x").encode(), 400, "m=video has no a=fingerprint line"),
-        (good.replace("a=mid:1", "a=mid:7").encode(), 400, "bundles 1, which no a=mid line names"),
-        (re.sub(r"m=video \d+", "m=video port", good).encode(), 400, "it cannot be understood"),
-        (no_codec.encode(), 406, "H264"),
-        (good.encode() + b"a=" + b"x" * 300_000, 413, "262144 bytes"),
-    ]
-    async with live() as client:
-        for body, status, words in cases:
-            assert_problem(await client.post("/whep", content=body, headers=SDP), status, words)
-        assert_problem(await client.post("/whep", json={"sdp": good}), 415, "application/sdp", "json")
-        assert (await client.get("/api/status")).json()["viewers"] == 0
-
-
-async def test_an_offer_with_any_line_missing_never_fails_the_server() -> None:
-    lines = (await offer_sdp()).splitlines(keepends=True)
-    media = [i for i, line in enumerate(lines) if line.startswith("m=")]
-    # The second medium repeats the first one's lines, so its own are enough to leave out.
-    async with live(max_viewers=100) as client:
-        for missing in range(media[1]):
-            offer = "".join(line for i, line in enumerate(lines) if i != missing)
-            answer = await client.post("/whep", content=offer, headers=SDP)
-            assert answer.status_code in (201, 400, 406), (lines[missing], answer.text)
-            if answer.status_code == 201:
-                await client.delete(answer.headers["location"])
-        assert (await client.get("/api/status")).json()["viewers"] == 0
 
 
 async def test_openapi_describes_what_goes_in_and_out() -> None:

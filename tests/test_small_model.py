@@ -42,7 +42,7 @@ SECTIONS: dict[str, set[str]] = {
 @pytest.fixture(scope="module")
 def components(small_model_dir: Path) -> Components:
     components = load_components(ModelFiles.in_directory(small_model_dir), torch.device("cpu"))
-    components.place(headroom_nbytes=0)
+    components.place(components.plan(headroom_nbytes=0))
     return components
 
 

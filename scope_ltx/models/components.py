@@ -16,12 +16,13 @@ from scope_ltx.errors import CheckpointError
 from scope_ltx.manifest import ModelFiles
 from scope_ltx.models.audio import load_audio_vae, load_vocoder
 from scope_ltx.models.connectors import CONNECTOR_BLOCKS, PROJECTIONS, connector_blocks, open_connectors
-from scope_ltx.models.placement import Block, Placement
+from scope_ltx.models.placement import Block, Placement, plan_both
 from scope_ltx.models.text_encoder import open_text_encoder, text_encoder_blocks
 from scope_ltx.models.tokenizer import Tokenizer, load_tokenizer
 from scope_ltx.models.transformer import open_transformer, transformer_blocks
 from scope_ltx.models.video_vae import load_video_vae
 from scope_quant.capability import Fp8Support, probe_fp8
+from scope_streaming.weights.plan import ResidencyPlan
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Components:
     """Parts of one model, in evaluation mode and without gradients.
 
     dtype: what everything computes in, except the vocoder (float32). fp8: how FP8 layers are computed, and why.
-    blocks: the transformer's blocks and the text path's, whose weights are wherever `placement` has them.
+    blocks: the transformer's blocks and the text path's, whose weights are wherever their placement has them.
+    fixed_nbytes: device memory of everything else.
     """
 
     transformer: LTX2VideoTransformer3DModel
@@ -44,29 +46,33 @@ class Components:
     fp8: Fp8Support
     blocks: tuple[list[Block], list[Block]]
     engine: EngineOptions
+    fixed_nbytes: int = 0
 
-    def place(self, headroom_nbytes: int) -> Placement:
-        """Give the blocks their places, leaving `headroom_nbytes` of the budget to activations.
+    def plan(self, headroom_nbytes: int) -> tuple[ResidencyPlan, ResidencyPlan]:
+        """Plans for the transformer's and the text path's blocks that leave `headroom_nbytes` to activations.
+        Raises BudgetError."""
+        transformer, text = self.blocks
+        budget = allowed_nbytes(self.engine, self.device)
+        if self.device.type != "cpu":
+            budget -= self.fixed_nbytes + headroom_nbytes
+        return plan_both([block.nbytes for block in transformer], [block.nbytes for block in text], budget)
 
-        Call it once everything else is on the device. Raises BudgetError, PinningError.
-        """
-        budget = block_budget(self.engine, self.device, headroom_nbytes)
+    def place(self, plans: tuple[ResidencyPlan, ResidencyPlan]) -> Placement:
+        """Read the blocks into their places. Raises PinningError, OutOfMemoryError."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
         # Also in the middle of a chunk: other threads write these tensors, so they must be ordinary ones.
         with torch.inference_mode(False):
-            return Placement(*self.blocks, self.device, budget, pageable=self.engine.pageable)
+            return Placement(*self.blocks, self.device, plans, pageable=self.engine.pageable)
 
 
-def block_budget(engine: EngineOptions, device: torch.device, headroom_nbytes: int) -> int:
-    """Bytes for blocks and slots: the budget less what is in use and the headroom; on the CPU the budget itself.
-
-    Without a budget it is what the device has free, or everything on the CPU.
-    """
-    budget = engine.vram_budget_gb
+def allowed_nbytes(engine: EngineOptions, device: torch.device) -> int:
+    """Device memory that this process may hold: the budget, and no more than what is free for it; on the CPU the
+    budget, or everything."""
+    budget = sys.maxsize if engine.vram_budget_gb is None else int(engine.vram_budget_gb * GIB)
     if device.type == "cpu":
-        return sys.maxsize if budget is None else int(budget * GIB)
-    used = torch.cuda.memory_reserved(device)
-    allowed = torch.cuda.mem_get_info(device)[0] + used if budget is None else int(budget * GIB)
-    return allowed - used - headroom_nbytes
+        return budget
+    return min(budget, torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device))
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:
@@ -109,6 +115,7 @@ def load_components(files: ModelFiles, device: torch.device, engine: EngineOptio
         fp8=fp8,
         blocks=(transformer_blocks(transformer), text_blocks),
         engine=engine,
+        fixed_nbytes=torch.cuda.memory_reserved(device) if device.type == "cuda" else 0,
     )
 
 

@@ -6,12 +6,13 @@ from functools import partial
 
 import torch
 from diffusers.pipelines.ltx2 import LTX2TextConnectors
-from torch import Tensor
+from torch import Tensor, nn
 
 from scope_ltx.checkpoints.keys import CONNECTORS
 from scope_ltx.checkpoints.loading import StoredModule
 from scope_ltx.checkpoints.metadata import connectors_kwargs
 from scope_ltx.checkpoints.reader import CheckpointFile
+from scope_ltx.errors import CheckpointError
 from scope_ltx.models.placement import Block
 from scope_ltx.models.split_linear import RowSplitLinear
 from scope_quant.capability import Fp8Path
@@ -30,7 +31,13 @@ def open_connectors(
     """
     with torch.device("meta"):
         module = LTX2TextConnectors(**connectors_kwargs(transformer_file, projection_file))
-    return StoredModule(module, [transformer_file, projection_file], CONNECTORS, dtype=dtype, fp8_path=fp8_path)
+    stored = StoredModule(module, [transformer_file, projection_file], CONNECTORS, dtype=dtype, fp8_path=fp8_path)
+    quantized = [name for name in PROJECTIONS if not isinstance(getattr(module, name), nn.Linear)]
+    if quantized:
+        keys = [CONNECTORS.to_published(f"{name}.weight") for name in quantized]
+        advice = "Use the projection file in bfloat16; FP8 is read in the transformer and the text encoder only"
+        raise CheckpointError(projection_file.path, "holds a projection in FP8", keys=keys, advice=advice)
+    return stored
 
 
 def connector_blocks(stored: StoredModule[LTX2TextConnectors]) -> list[Block]:

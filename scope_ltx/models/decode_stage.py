@@ -7,10 +7,11 @@ nothing, so it cannot run out of memory, and nothing is captured beside it.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -29,18 +30,23 @@ class DecodeStage:
     """One decode at a time, on the caller's thread or on its own. All but `decode` belongs to
     the thread that owns the device."""
 
-    def __init__(self, video: VideoDecoder, audio: AudioDecoder, device: torch.device) -> None:
+    def __init__(
+        self, video: VideoDecoder, audio: AudioDecoder, device: torch.device, *, pinned: bool = True
+    ) -> None:
+        """`pinned`: frames and samples reach the host through page-locked memory, on a CUDA device."""
         self._video = video
         self._audio = audio
         self._device = device
         self._stream = own_stream(device)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="decode")
-        self._running: Future[Any] | None = None
+        self._pinned = pinned and self._stream is not None
+        self._idle = threading.Event()
+        self._idle.set()
 
     @property
     def busy(self) -> bool:
         """A decode is under way beside the caller's work."""
-        return self._running is not None and not self._running.done()
+        return not self._idle.is_set()
 
     def replays(self, grid: Grid, audio_tokens: int) -> bool:
         """Decoding latents of these sizes captures and allocates nothing: it may run beside other work."""
@@ -50,7 +56,9 @@ class DecodeStage:
         """Run `work`, which decodes, on this stage's thread; or at once, and then raise what it raises."""
         self.wait()
         if beside:
-            self._running = future = self._worker.submit(work)
+            self._idle.clear()
+            future = self._worker.submit(work)
+            future.add_done_callback(lambda _: self._idle.set())
             return future
         finished: Future[T] = Future()
         finished.set_result(work())
@@ -75,8 +83,7 @@ class DecodeStage:
 
     def wait(self) -> None:
         """Until nothing is being decoded."""
-        if self._running is not None:
-            wait([self._running])
+        self._idle.wait()
 
     def forget(self) -> None:
         """Give up places and captured kernels."""
@@ -92,6 +99,6 @@ class DecodeStage:
         return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
 
     def _to_host(self, media: Tensor) -> Tensor:
-        """Into page-locked memory where there is a device: 48 MB of frames take 1 ms, not 40."""
-        host = torch.empty(media.shape, dtype=media.dtype, pin_memory=self._stream is not None)
+        """Into page-locked memory where it may: 48 MB of frames take 1 ms, not 40."""
+        host = torch.empty(media.shape, dtype=media.dtype, pin_memory=self._pinned)
         return host.copy_(media, non_blocking=True)

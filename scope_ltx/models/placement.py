@@ -56,14 +56,12 @@ class Placement:
         transformer: Sequence[Block],
         text: Sequence[Block],
         device: torch.device,
-        budget_nbytes: int,
+        plans: tuple[ResidencyPlan, ResidencyPlan],
         *,
         pageable: bool = False,
     ) -> None:
-        """`budget_nbytes` is for the blocks and the slots together. Raises BudgetError, PinningError."""
-        self.plan, self.text_plan = plan_both(
-            [block.nbytes for block in transformer], [block.nbytes for block in text], budget_nbytes
-        )
+        """`plans` as `plan_both` makes them. Raises PinningError."""
+        self.plan, self.text_plan = plans
         self._host = host_memory(device, pageable=pageable)
         self._ring = slot_ring(self.plan, device)
         with ThreadPoolExecutor(READERS, thread_name_prefix="weights-reader") as pool:

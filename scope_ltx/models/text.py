@@ -73,8 +73,13 @@ class PromptEncoder:
         outputs = self._text_encoder(
             inputs_embeds=embedded, position_ids=positions, use_cache=False, output_hidden_states=True
         )
-        states = torch.stack(outputs.hidden_states, dim=-1)
-        return states * torch.rsqrt(states.square().mean(dim=2, keepdim=True) + _RMS_EPS)
+        layers = outputs.hidden_states
+        # Layer by layer into place: stacked first, 1,024 tokens would hold another 400 MB.
+        features = torch.empty(*layers[0].shape, len(layers), dtype=layers[0].dtype, device=device)
+        for index, states in enumerate(layers):
+            norm = torch.rsqrt(states.square().mean(dim=2, keepdim=True) + _RMS_EPS)
+            torch.mul(states, norm, out=features[..., index])
+        return features
 
     def _context(self, features: Tensor) -> TextContext:
         connectors = self._connectors

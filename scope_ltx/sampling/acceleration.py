@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections import Counter
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
-from concurrent.futures import Executor, Future
 from contextlib import contextmanager
-from typing import Protocol
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from scope_ltx.sampling.workspace import CallBlock, call_block
 
@@ -25,6 +28,13 @@ CHUNKS_BEFORE = 2
 """The first warms up and captures the blocks, the second captures the decoders."""
 
 SWITCH_INTERVAL_S = 0.0002
+
+ATTEMPTS = 2
+SHAPES = 16
+"""Shapes of work whose progress is remembered; a stream uses a few."""
+RECOMPILES = 4 * SHAPES
+
+Start = Callable[[Callable[[], None]], object]
 
 Rehearse = Callable[[CallBlock], None]
 """Runs every kind of block once on copies, so that what it compiles is what a chunk will need."""
@@ -50,37 +60,62 @@ class PlainForm:
         return "eager", call_block
 
 
-class CompiledForms:
-    """Compiles each shape once, on `executor`. When compiling fails, the reason is logged once and the blocks
-    stay as they are: slower, and correct."""
+@dataclass
+class Progress:
+    """How far one shape has come. `failed` attempts; `compiling` now, `ready` to be used."""
 
-    def __init__(self, executor: Executor, compile_block: Callable[[CallBlock], CallBlock]) -> None:
-        self._executor = executor
+    chunks: int = 0
+    failed: int = 0
+    compiling: bool = False
+    ready: bool = False
+
+
+class CompiledForms:
+    """Compiles each shape once, through `start`, one at a time. When compiling fails the reason is logged, the
+    blocks stay as they are (slower, and correct), and it is tried once more: memory may have been short, or the
+    blocks may have moved."""
+
+    def __init__(self, start: Start, compile_block: Callable[[CallBlock], CallBlock]) -> None:
+        """`start` runs a task on another thread."""
+        self._start = start
         self._compiled = compile_block(call_block)
-        self._chunks: Counter[Hashable] = Counter()
-        self._shapes: dict[Hashable, Future[None]] = {}
+        self._turn = threading.Lock()
+        self._shapes: OrderedDict[Hashable, Progress] = OrderedDict()
 
     @property
     def busy(self) -> bool:
-        return any(not compiling.done() for compiling in self._shapes.values())
+        return any(progress.compiling for progress in tuple(self._shapes.values()))
 
     def form(self, shape: Hashable, rehearse: Callable[[], Rehearse]) -> tuple[str, CallBlock]:
-        compiling = self._shapes.get(shape)
-        if compiling is not None and compiling.done() and compiling.exception() is None:
+        progress = self._shapes.setdefault(shape, Progress())
+        self._shapes.move_to_end(shape)
+        while len(self._shapes) > SHAPES and not next(iter(self._shapes.values())).compiling:
+            self._shapes.popitem(last=False)
+        if progress.ready:
             return "compiled", self._compiled
-        if compiling is None and self._chunks[shape] == CHUNKS_BEFORE:
-            self._shapes[shape] = self._executor.submit(self._run, rehearse())
-        self._chunks[shape] += 1
+        if not progress.compiling and progress.failed < ATTEMPTS and progress.chunks >= CHUNKS_BEFORE:
+            progress.compiling = True
+            self._start(partial(self._compile, progress, rehearse()))
+        progress.chunks += 1
         return "eager", call_block
 
     @torch.inference_mode()
-    def _run(self, rehearse: Rehearse) -> None:
+    def _compile(self, progress: Progress, rehearse: Rehearse) -> None:
         try:
-            with quick_switching():
+            with self._turn, quick_switching():
                 rehearse(self._compiled)
+            progress.ready = True
         except Exception:
             logger.exception("the blocks could not be compiled; they run as they are")
-            raise
+            progress.failed += 1
+            progress.chunks = 0
+        finally:
+            progress.compiling = False
+
+
+def on_daemon_thread(task: Callable[[], None]) -> None:
+    """A process that ends does not wait for what runs here: inductor may have half a minute to go."""
+    threading.Thread(target=task, name="block-compiler", daemon=True).start()
 
 
 @contextmanager
@@ -98,7 +133,15 @@ def quick_switching() -> Iterator[None]:
         sys.setswitchinterval(before)
 
 
-def inductor(call: CallBlock) -> CallBlock:
+def inductor(call: CallBlock, backend: str = "inductor") -> CallBlock:
     """One compiled function for all blocks: their weights are its inputs."""
-    compiled: CallBlock = torch.compile(call, fullgraph=True, dynamic=False)
-    return compiled
+    compiled = torch.compile(call, fullgraph=True, dynamic=False, backend=backend)
+
+    def run(*arguments: Any) -> tuple[Tensor, Tensor]:
+        # PyTorch gives up a function for good after 8 forms of it: with two kinds of blocks, after four sizes.
+        # The setting belongs to the thread, and compiling happens on the first call.
+        with torch._dynamo.config.patch(recompile_limit=RECOMPILES):
+            result: tuple[Tensor, Tensor] = compiled(*arguments)
+        return result
+
+    return run

@@ -60,6 +60,7 @@ class Denoiser:
         self._runner = EagerRunner() if runner is None else runner
         self._forms = PlainForm() if forms is None else forms
         self._form = "eager"
+        self._form_of: dict[Hashable, str] = {}
         self._samples = _one_of_each_kind(blocks)
         self._workspaces: OrderedDict[Hashable, StepWorkspace] = OrderedDict()
 
@@ -67,6 +68,7 @@ class Denoiser:
         """The blocks' weights have moved: whatever was bound to their old places is given up."""
         self._walk = walk
         self._workspaces.clear()
+        self._form_of.clear()
         self._runner.forget()
 
     def video_coords(self, frames: int, height: int, width: int, frame_rate: float) -> Tensor:
@@ -114,16 +116,18 @@ class Denoiser:
         workspace = self._workspaces.get(shape)
         if workspace is None:
             if len(self._workspaces) >= WORKSPACES:
-                self._workspaces.popitem(last=False)
-                self._runner.forget()
+                oldest, _ = self._workspaces.popitem(last=False)
+                self._runner.forget(oldest)
+                self._form_of.pop(oldest, None)
             workspace = StepWorkspace(model, video.latents, audio.latents, passes, rotary, modulation)
             self._workspaces[shape] = workspace
         self._workspaces.move_to_end(shape)
         workspace.load(passes, rotary, modulation)
         form, call = self._forms.form(shape, lambda: workspace.rehearsal(self._samples))
-        if form != self._form:
-            self._runner.forget()
-            self._form = form
+        if self._form_of.setdefault(shape, form) != form:
+            self._runner.forget(shape)
+            self._form_of[shape] = form
+        self._form = form
         return Prepared(workspace, shape, call)
 
     @property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 from scope_ltx.sampling.geometry import ChunkGeometry
 
 GROWTH = 1.5
@@ -19,22 +21,22 @@ def estimated_nbytes(geometry: ChunkGeometry) -> int:
     return 2**30 + 180_000 * (geometry.video_tokens + geometry.audio_tokens) + 100 * geometry.pixels
 
 
+@dataclass(frozen=True)
 class Headroom:
-    """`nbytes` is what the blocks' placement leaves free now. It grows with the largest request, and by half
-    when a request ran out of memory; what a size then needed is remembered."""
+    """`nbytes` is what the blocks' placement leaves free. `factor` is what running out of memory has taught
+    about the estimate on this device, for every size."""
 
-    def __init__(self, first: ChunkGeometry) -> None:
-        self.nbytes = estimated_nbytes(first)
-        self._factor = 1.0
+    nbytes: int
+    factor: float = 1.0
 
-    def must_grow_for(self, geometry: ChunkGeometry) -> bool:
-        """Whether `geometry` needs more than there is; then `nbytes` is what it needs."""
-        needed = int(estimated_nbytes(geometry) * self._factor)
-        grows = needed > self.nbytes
-        self.nbytes = max(needed, self.nbytes)
-        return grows
+    @classmethod
+    def of(cls, geometry: ChunkGeometry) -> Headroom:
+        return cls(estimated_nbytes(geometry))
 
-    def grow(self) -> None:
-        """A request ran out of memory: the estimate was too small on this device, for every size."""
-        self._factor *= GROWTH
-        self.nbytes = int(self.nbytes * GROWTH)
+    def covering(self, geometry: ChunkGeometry) -> Headroom:
+        """Enough for `geometry` too."""
+        return replace(self, nbytes=max(self.nbytes, int(estimated_nbytes(geometry) * self.factor)))
+
+    def grown(self) -> Headroom:
+        """After a request ran out of memory."""
+        return Headroom(int(self.nbytes * GROWTH), self.factor * GROWTH)

@@ -92,7 +92,7 @@ class FakeBackend:
     def memory_errors(self) -> tuple[type[Exception], ...]:
         return (MemoryError,)
 
-    def load_pipeline(self, directory: Path, device: str, engine: EngineOptions) -> FakeBackend:
+    def load_pipeline(self, directory: Path, device: str, engine: EngineOptions, first: LTX2Config) -> FakeBackend:
         self.engine = engine
         if engine.vram_budget_gb == 1:
             raise MemoryError("1.00 GiB is too little")

@@ -13,5 +13,8 @@ class WholeChunks:
         chunk.set_result(self.generate(request))
         return chunk
 
+    def close(self) -> None:
+        pass
+
     def generate(self, request: ChunkRequest) -> Chunk:
         raise NotImplementedError

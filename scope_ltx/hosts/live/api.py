@@ -28,6 +28,7 @@ from scope_ltx.hosts.live.stream import LiveStream, StreamState
 from scope_ltx.hosts.live.viewers import MAX_VIEWERS, Viewers
 from scope_ltx.hosts.live.whep import whep_router
 from scope_ltx.request import Generator
+from scope_ltx.support import unsupported
 from scope_streaming.clock import Clock
 
 PAGE = Path(__file__).parent / "page"
@@ -147,7 +148,7 @@ def _parameter_router(stream: LiveStream) -> APIRouter:
         changes = await read_json_object(request)
         before = session.config
         try:
-            wanted = LTX2Config.model_validate({**before.model_dump(), **changes})
+            wanted = before.updated(**changes)
             fixed = [
                 name for name in LTX2Config.parameters("load") if getattr(wanted, name) != getattr(before, name)
             ]
@@ -155,6 +156,11 @@ def _parameter_router(stream: LiveStream) -> APIRouter:
                 raise ProblemError(
                     HTTPStatus.CONFLICT,
                     f"{', '.join(fixed)} can only be set at start: restart with the new value",
+                )
+            problems = unsupported(wanted)
+            if problems:
+                raise BadFieldsError(
+                    [FieldProblem(loc=["body", name], msg=text) for name, text in problems.items()]
                 )
             config = session.update(**changes)
         except ValidationError as error:

@@ -40,7 +40,7 @@ def run_server(
         # Imported on the generation thread: torch takes seconds, and the page should answer at once.
         from scope_ltx.pipeline import load_pipeline  # noqa: PLC0415
 
-        return load_pipeline(model_dir, device, engine)
+        return load_pipeline(model_dir, device, engine, config)
 
     app = create_app(start, config, prompt, clock=SystemClock(), nonce=secrets.token_hex(8), model=model_dir.name)
     with bind(host, port) as listener:

@@ -47,6 +47,10 @@ class LoadingGenerator:
                 raise GenerationCancelled("stopped while the model was loading")
         return self._generator.submit(request)
 
+    def close(self) -> None:
+        if self._generator is not None:
+            self._generator.close()
+
 
 class LiveStream:
     """Owns the session, the generation thread, the encoder thread and the broadcast.
@@ -57,7 +61,8 @@ class LiveStream:
     def __init__(
         self, start: Callable[[], Generator], config: LTX2Config, prompt: str, clock: Clock, nonce: str
     ) -> None:
-        self.session = Session(LoadingGenerator(start), config, prompt, nonce)
+        self._generator = LoadingGenerator(start)
+        self.session = Session(self._generator, config, prompt, nonce)
         self._clock = clock
         self._handoff: Handoff[Segment] = Handoff()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="media-encoder")
@@ -118,7 +123,9 @@ class LiveStream:
         if self._playing is not None:
             self._playing.cancel()
             await asyncio.gather(self._playing, return_exceptions=True)
-        if not await asyncio.to_thread(self._loop.stop, STOP_TIMEOUT_S):
+        if await asyncio.to_thread(self._loop.stop, STOP_TIMEOUT_S):
+            await asyncio.to_thread(self._generator.close)
+        else:
             logger.warning("the generation thread is still busy after %.1f s", STOP_TIMEOUT_S)
         self._executor.shutdown(wait=False, cancel_futures=True)
 

@@ -125,6 +125,7 @@ class ChunkLoop:
         overlap = self._slack() == 0 and should_overlap(self._work_s, self._report.last_segment_s)
         if self._finishing is not None and not overlap:
             wait([self._finishing])
+            self._finishing = None  # it would hold on to the segment
         if not self._handoff.reserve(beyond=int(overlap)):
             return False
         if self._wait_for_pace():

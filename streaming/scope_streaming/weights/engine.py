@@ -36,6 +36,9 @@ class CudaCopyEngine:
         self._stream = torch.cuda.Stream(device)
         self._landed = [torch.cuda.Event() for _ in range(slots)]
         self._free = [torch.cuda.Event() for _ in range(slots)]
+        for event in self._free:
+            # The slots' memory may have been used by what is queued now.
+            event.record(torch.cuda.current_stream(device))
 
     def start_copy(self, slot: int, destination: Tensor, source: Tensor) -> None:
         self._stream.wait_event(self._free[slot])

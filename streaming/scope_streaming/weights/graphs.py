@@ -8,6 +8,7 @@ never changes its slot and why its inputs and outputs stay in place.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from typing import Protocol
 
 import torch
@@ -22,7 +23,8 @@ class BlockRunner(Protocol):
         """For people."""
 
     def run(self, key: Hashable, launch: Launch, *, warm: bool = False) -> None:
-        """Do what `launch` does. The same key means the same kernels on the same addresses.
+        """Do what `launch` does. The same key means the same kernels on the same addresses; of a tuple, the first
+        element is its group.
 
         `warm`: these kernels have run before, outside this runner.
         """
@@ -30,8 +32,8 @@ class BlockRunner(Protocol):
     def replays(self, key: Hashable) -> bool:
         """`run` of this key only replays: it allocates nothing and captures nothing."""
 
-    def forget(self) -> None:
-        """The addresses have changed: keep nothing that was captured."""
+    def forget(self, group: Hashable = None) -> None:
+        """The addresses or the kernels have changed: keep nothing that was captured, of this group or at all."""
 
 
 class EagerRunner:
@@ -45,7 +47,7 @@ class EagerRunner:
     def replays(self, key: Hashable) -> bool:
         return False
 
-    def forget(self) -> None:
+    def forget(self, group: Hashable = None) -> None:
         pass
 
 
@@ -81,10 +83,15 @@ class GraphRunner:
     def replays(self, key: Hashable) -> bool:
         return key in self._graphs
 
-    def forget(self) -> None:
-        self._graphs.clear()
-        self._warm.clear()
-        self._pool = torch.cuda.graph_pool_handle()
+    def forget(self, group: Hashable = None) -> None:
+        if group is None:
+            self._graphs.clear()
+            self._warm.clear()
+        else:
+            self._graphs = {key: graph for key, graph in self._graphs.items() if not _is_of(key, group)}
+            self._warm = {key for key in self._warm if not _is_of(key, group)}
+        if not self._graphs:
+            self._pool = torch.cuda.graph_pool_handle()
 
     def _capture(self, launch: Launch) -> torch.cuda.CUDAGraph:
         if not self._graphs:
@@ -97,7 +104,15 @@ class GraphRunner:
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
                 launch()
-            finally:
-                graph.capture_end()
+            except BaseException:
+                # A capture that is broken off fails to end; what broke it is what counts.
+                with suppress(RuntimeError):
+                    graph.capture_end()
+                raise
+            graph.capture_end()
         torch.cuda.current_stream(self._device).wait_stream(self._stream)
         return graph
+
+
+def _is_of(key: Hashable, group: Hashable) -> bool:
+    return isinstance(key, tuple) and key[0] == group

@@ -51,6 +51,13 @@ class ResidentWalk:
             yield [(index, self._blocks[index]) for index in run]
 
 
+class NoWalk:
+    """Stands for blocks that have no place: a walk over nothing would leave the noise as it is."""
+
+    def __iter__(self) -> Iterator[Run]:
+        raise RuntimeError("the model's blocks have no place on the device")
+
+
 def runs(count: int, alone: frozenset[int]) -> list[range]:
     """Blocks 0...count-1 cut into runs of at most RUN_BLOCKS; the blocks of `alone` are runs of their own."""
     cut: list[range] = []
