@@ -8,9 +8,7 @@ a stream of its own, while the next chunk denoises.
 
 from __future__ import annotations
 
-import importlib.util
 import logging
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -21,23 +19,16 @@ from torch import Tensor
 
 from scope_ltx.conditioning.sequence import TokenSequence
 from scope_ltx.config import LTX2Config
-from scope_ltx.engine import DEFAULT_ENGINE, GIB, Acceleration, EngineOptions
+from scope_ltx.engine import DEFAULT_ENGINE, GIB, EngineOptions
 from scope_ltx.manifest import ModelFiles
 from scope_ltx.models.components import Components, load_components
 from scope_ltx.models.decode import AudioDecoder, Latents, VideoDecoder
 from scope_ltx.models.decode_stage import DecodeStage
+from scope_ltx.models.kernels import kernels_for
 from scope_ltx.models.memory import ModelMemory
 from scope_ltx.models.placement import Placement
 from scope_ltx.models.text import PromptEncoder, TextContext
 from scope_ltx.request import Chunk, ChunkRequest, ChunkStats
-from scope_ltx.sampling.acceleration import (
-    BlockForms,
-    CompiledForms,
-    PlainForm,
-    Start,
-    inductor,
-    on_daemon_thread,
-)
 from scope_ltx.sampling.denoiser import Denoiser
 from scope_ltx.sampling.geometry import SAMPLE_RATE, ChunkGeometry
 from scope_ltx.sampling.loop import denoise
@@ -45,7 +36,7 @@ from scope_ltx.sampling.schedules import resolve_schedule
 from scope_ltx.sampling.workspace import Pass
 from scope_ltx.support import refuse_unsupported
 from scope_streaming.clock import Clock, SystemClock
-from scope_streaming.weights.graphs import BlockRunner, EagerRunner, GraphRunner
+from scope_streaming.weights.compiled import BackgroundThread
 from scope_streaming.weights.streamer import NoWalk
 
 logger = logging.getLogger(__name__)
@@ -74,23 +65,30 @@ class Pipeline:
         """
         self._device = components.device
         self._clock = clock
-        new_runner, self._forms = engine_for(
-            self._device, components.engine.acceleration, on_daemon_thread, lambda: self._decode.busy
+        self._last: ChunkGeometry | None = None
+        self._kernels = kernels_for(
+            self._device, components.engine.acceleration, BackgroundThread(), lambda: self._decode.busy
         )
+        new_runner = self._kernels.new_runner
         self._decode = DecodeStage(
             VideoDecoder(components.video_vae, new_runner()),
-            AudioDecoder(components.audio_vae, components.vocoder, new_runner()),
+            AudioDecoder(components.audio_vae, components.vocoder, new_runner(), self._kernels.activations),
             self._device,
             pinned=not components.engine.pageable,
         )
         self._prompts = PromptEncoder(components.tokenizer, components.text_encoder, components.connectors)
         self._memory = ModelMemory(components, ChunkGeometry.of(first or LTX2Config()), self._moved)
-        self._denoiser = Denoiser(components.transformer, self.placement.walk, new_runner(), self._forms)
+        self._denoiser = Denoiser(components.transformer, self.placement.walk, new_runner(), self._kernels.blocks)
 
     @property
     def placement(self) -> Placement:
         """Where the model's weights are now."""
         return self._memory.placement
+
+    @property
+    def compiling(self) -> bool:
+        """Faster kernels are being made in the background; a later chunk takes them."""
+        return self._kernels.busy
 
     def close(self) -> None:
         """Give up the model, so that its memory is freed even while a host still holds this object. What is being
@@ -115,11 +113,19 @@ class Pipeline:
         BudgetError for a request that the memory budget cannot hold.
         """
         refuse_unsupported(request.config)
-        self._memory.fit(ChunkGeometry.of(request.config))
+        geometry = ChunkGeometry.of(request.config)
+        if self._last is not None:
+            # Only now, because its decode ran beside whatever came after it.
+            self._memory.learn(self._last)
+        self._last = None
+        self._memory.fit(geometry)
         try:
-            return self._start(request)
+            started = self._start(request)
         except torch.OutOfMemoryError as error:
             logger.warning("%s", error)
+        else:
+            self._last = geometry
+            return started
         # Outside the except clause: the exception's traceback holds on to the tensors that did not fit.
         before = len(self.placement.plan.streamed)
         self._memory.grow()
@@ -134,8 +140,12 @@ class Pipeline:
         geometry = denoised.geometry
         # While blocks are compiled the device shall run dry now and then: with decodes beside chunks that followed
         # each other without a gap, an H200 took 95 to 150 s to compile, with gaps 59 s.
-        beside = not self._forms.busy and self._decode.replays(geometry.grid, geometry.audio_tokens)
-        return self._decode.start(partial(self._decoded, denoised, beside), beside=beside)
+        return self._decode.start(
+            partial(self._decoded, denoised),
+            geometry.grid,
+            geometry.audio_tokens,
+            may_overlap=not self._kernels.busy,
+        )
 
     def _denoise(self, request: ChunkRequest, notes: tuple[str, ...]) -> Denoised:
         config = request.config
@@ -237,29 +247,6 @@ def hold_to_budget(device: torch.device, engine: EngineOptions) -> None:
         total = torch.cuda.get_device_properties(index).total_memory
         budget = total if engine.vram_budget_gb is None else engine.vram_budget_gb * GIB
         torch.cuda.set_per_process_memory_fraction(min(1.0, budget / total), index)
-
-
-def engine_for(
-    device: torch.device, acceleration: Acceleration, start: Start, decoding: Callable[[], bool]
-) -> tuple[Callable[[], BlockRunner], BlockForms]:
-    """How kernels are run on `device`: runners, one for each part that changes its sizes by itself, and the
-    form of the blocks. Nothing is captured while `decoding` says that another thread is at work.
-
-    Raises ValueError for an acceleration that the device does not have.
-    """
-    if device.type != "cuda":
-        if acceleration not in ("auto", "off"):
-            raise ValueError(f"acceleration {acceleration!r} needs a CUDA device, not {device.type}: use 'off'")
-        return EagerRunner, PlainForm()
-    if acceleration == "off":
-        return EagerRunner, PlainForm()
-    can_compile = importlib.util.find_spec("triton") is not None
-    if acceleration == "compile" and not can_compile:
-        raise ValueError("acceleration 'compile' needs the triton package: install it, or use 'graphs'")
-    if acceleration == "graphs" or not can_compile:
-        return partial(GraphRunner, device, lambda: not decoding()), PlainForm()
-    forms = CompiledForms(start, inductor)
-    return partial(GraphRunner, device, lambda: not (forms.busy or decoding())), forms
 
 
 def resolve_device(name: str) -> torch.device:

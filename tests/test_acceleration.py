@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from scope_ltx.sampling.acceleration import CompiledForms, inductor
 from scope_ltx.sampling.denoiser import Denoiser
-from scope_ltx.sampling.workspace import CallBlock, Pass
+from scope_ltx.sampling.workspace import CallBlock, Pass, call_block
+from scope_streaming.weights.compiled import CompiledForms, inductor
 from scope_streaming.weights.graphs import Launch
 from tests.test_fidelity import SIGMAS, PromptEncoder, sequences
 from tests.tiny import tiny_parts
@@ -68,7 +68,7 @@ def test_the_compiled_form_takes_over_at_the_chunk_after_it_is_ready() -> None:
         return compiled
 
     executor, runner = WhenTold(), CountingRunner()
-    denoiser = Denoiser(parts.transformer, None, runner, CompiledForms(executor, compile_block))
+    denoiser = Denoiser(parts.transformer, None, runner, CompiledForms(executor, call_block, compile_block))
     eager = chunk(denoiser, context)
     assert torch.equal(chunk(denoiser, context), eager)
     assert not executor.waiting, "the first chunks have the processor for themselves"
@@ -97,7 +97,9 @@ def test_when_compiling_fails_the_stream_goes_on_as_it_is() -> None:
         return compiled
 
     executor, attempts = WhenTold(), 0
-    denoiser = Denoiser(parts.transformer, None, CountingRunner(), CompiledForms(executor, compile_block))
+    denoiser = Denoiser(
+        parts.transformer, None, CountingRunner(), CompiledForms(executor, call_block, compile_block)
+    )
     eager = chunk(denoiser, context)
     chunk(denoiser, context)
     chunk(denoiser, context)
@@ -115,7 +117,7 @@ def test_shapes_in_turn_keep_what_was_captured_of_them() -> None:
     parts = tiny_parts()
     context = PromptEncoder(parts.tokenizer, parts.text_encoder, parts.connectors).encode("a")
     start, runner = WhenTold(), CountingRunner()
-    denoiser = Denoiser(parts.transformer, None, runner, CompiledForms(start, lambda call: call))
+    denoiser = Denoiser(parts.transformer, None, runner, CompiledForms(start, call_block, lambda call: call))
     for _ in range(4):
         chunk(denoiser, context)
         start.work()

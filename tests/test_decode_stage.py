@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from scope_ltx.models.decode import AudioDecoder, Latents, VideoDecoder
+from scope_ltx.models.antialias import Activation, antialiased_snake
+from scope_ltx.models.decode import AudioDecoder, Grid, Latents, VideoDecoder
 from scope_ltx.models.decode_stage import DecodeStage
 from scope_streaming.weights.graphs import Launch
+from tests.tiny import tiny_parts
 
-GRID = (2, 1, 1)
+GRID: Grid = (2, 1, 1)
 CPU = torch.device("cpu")
 
 
@@ -34,6 +36,25 @@ class Replays:
 
     def forget(self, group: Hashable = None) -> None:
         self.keys.clear()
+
+
+class HandCompiled:
+    """The compiled form is the function itself, from the moment that a test says."""
+
+    busy = False
+
+    def __init__(self) -> None:
+        self.ready = False
+        self.calls = 0
+
+    def form(
+        self, shape: Hashable, rehearse: Callable[[], Callable[[Activation], None]]
+    ) -> tuple[str, Activation]:
+        return ("compiled" if self.ready else "eager"), self._call
+
+    def _call(self, *arguments: Tensor) -> Tensor:
+        self.calls += 1
+        return antialiased_snake(*arguments)
 
 
 class OnePixelVae(nn.Module):
@@ -86,35 +107,48 @@ def test_too_few_audio_latents_are_refused() -> None:
     decode.close()
 
 
+def beside(decode: DecodeStage, grid: Grid = GRID, audio_tokens: int = 3, *, may_overlap: bool = True) -> bool:
+    """Whether a decode of latents of these sizes would run beside its caller."""
+    return decode.start(lambda beside: beside, grid, audio_tokens, may_overlap=may_overlap).result()
+
+
 def test_a_size_may_be_decoded_beside_other_work_once_everything_is_captured() -> None:
     decode = stage()
-    assert not decode.replays(GRID, 3)
+    assert not beside(decode)
     decode.decode(latents(0.0), GRID, 1000)
-    assert not decode.replays(GRID, 3), "the first decode of a size only warms up"
+    assert not beside(decode), "the first decode of a size only warms up"
     decode.decode(latents(0.0), GRID, 1000)
-    assert decode.replays(GRID, 3)
-    assert not decode.replays((3, 1, 1), 3)
-    assert not decode.replays(GRID, 4)
+    assert beside(decode)
+    assert not beside(decode, may_overlap=False)
+    assert not beside(decode, (3, 1, 1), 3)
+    assert not beside(decode, GRID, 4)
     decode.forget()
-    assert not decode.replays(GRID, 3)
+    assert not beside(decode)
     decode.close()
 
 
-def test_beside_is_another_thread_and_the_next_start_waits_for_it() -> None:
+def warmed_up() -> DecodeStage:
     decode = stage()
+    for _ in range(2):
+        decode.decode(latents(0.0), GRID, 1000)
+    return decode
+
+
+def test_beside_is_another_thread_and_the_next_start_waits_for_it() -> None:
+    decode = warmed_up()
     gate = threading.Event()
     events: list[str] = []
 
-    def slow() -> str:
+    def slow(_: bool) -> str:
         assert gate.wait(5)
         events.append("slow")
         return threading.current_thread().name
 
-    first = decode.start(slow, beside=True)
+    first = decode.start(slow, GRID, 3)
     assert decode.busy
     opener = threading.Timer(0.02, gate.set)
     opener.start()
-    second = decode.start(lambda: events.append("quick"), beside=False)
+    second = decode.start(lambda _: events.append("quick"), GRID, 3, may_overlap=False)
     assert events == ["slow", "quick"]
     assert first.result().startswith("decode")
     assert second.done()
@@ -123,12 +157,31 @@ def test_beside_is_another_thread_and_the_next_start_waits_for_it() -> None:
 
 
 def test_what_fails_is_raised_here_or_is_in_the_future() -> None:
-    decode = stage()
+    decode = warmed_up()
 
-    def broken() -> None:
+    def broken(_: bool) -> None:
         raise torch.OutOfMemoryError("out of memory")
 
     with pytest.raises(torch.OutOfMemoryError):
-        decode.start(broken, beside=False)
-    assert isinstance(decode.start(broken, beside=True).exception(), torch.OutOfMemoryError)
+        decode.start(broken, GRID, 3, may_overlap=False)
+    assert isinstance(decode.start(broken, GRID, 3).exception(), torch.OutOfMemoryError)
     decode.close()
+
+
+def test_activations_of_diffusers_vocoder_in_their_compiled_form() -> None:
+    """The form is taken between two decodes, gives up what was captured, and sounds the same."""
+    parts = tiny_parts()
+    forms = HandCompiled()
+    decoder = AudioDecoder(parts.audio_vae, parts.vocoder, Replays(), forms)
+    tokens = torch.randn(1, 3, 128, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        decoder.settle()
+        plain = decoder.decode(tokens).clone()
+        decoder.decode(tokens)
+        assert decoder.replays(3)
+        forms.ready = True
+        decoder.settle()
+        assert not decoder.replays(3)
+        compiled = decoder.decode(tokens)
+    assert forms.calls > 0
+    assert torch.linalg.norm(compiled - plain) <= 1e-5 * torch.linalg.norm(plain)

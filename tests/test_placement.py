@@ -98,10 +98,14 @@ class Shrinking:
         self._parts = parts
         self._budget_nbytes = int(budget_mib * MIB)
         self.failures = 0
+        self.measured: int | None = None
 
     def plan(self, headroom_nbytes: int) -> tuple[ResidencyPlan, ResidencyPlan]:
         transformer, text = ([block.nbytes for block in blocks] for blocks in self._parts.blocks)
         return plan_both(transformer, text, self._budget_nbytes - (headroom_nbytes - FIRST_NBYTES) // 1000)
+
+    def activations_nbytes(self, plans: tuple[ResidencyPlan, ResidencyPlan]) -> int | None:
+        return self.measured
 
     def place(self, plans: tuple[ResidencyPlan, ResidencyPlan]) -> Placement:
         if self.failures:
@@ -133,6 +137,20 @@ def test_a_larger_request_moves_blocks_and_tells(shrinking: Shrinking) -> None:
     assert len(memory.placement.plan.streamed) > len(before.plan.streamed)
     memory.fit(FIRST)
     assert len(moves) == 2
+    memory.close()
+
+
+def test_what_a_request_took_counts_for_more_than_the_estimate(shrinking: Shrinking) -> None:
+    memory = ModelMemory(shrinking, FIRST, lambda _: None)
+    plan = memory.placement.plan
+    shrinking.measured = FIRST_NBYTES - 1
+    memory.learn(LARGER)
+    memory.fit(LARGER)
+    assert memory.placement.plan == plan
+    shrinking.measured = estimated_nbytes(LARGER)
+    memory.learn(LARGER)
+    memory.fit(LARGER)
+    assert len(memory.placement.plan.streamed) > len(plan.streamed)
     memory.close()
 
 

@@ -57,6 +57,16 @@ class Components:
             budget -= self.fixed_nbytes + headroom_nbytes
         return plan_both([block.nbytes for block in transformer], [block.nbytes for block in text], budget)
 
+    def activations_nbytes(self, plans: tuple[ResidencyPlan, ResidencyPlan]) -> int | None:
+        """The most device memory that was reserved beside the weights since the last call; None on the CPU."""
+        if self.device.type != "cuda":
+            return None
+        peak = torch.cuda.max_memory_reserved(self.device)
+        torch.cuda.reset_peak_memory_stats(self.device)
+        transformer, text = plans
+        # The two share their slots.
+        return peak - self.fixed_nbytes - transformer.device_nbytes - text.resident_nbytes
+
     def place(self, plans: tuple[ResidencyPlan, ResidencyPlan]) -> Placement:
         """Read the blocks into their places. Raises PinningError, OutOfMemoryError."""
         if self.device.type == "cuda":

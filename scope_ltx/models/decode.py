@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from scope_ltx.models.antialias import Activation, antialiased_snake, switchable_activations
+from scope_streaming.weights.compiled import Forms, PlainForm
 from scope_streaming.weights.graphs import BlockRunner
 
 Grid = tuple[int, int, int]
@@ -56,12 +58,31 @@ class AudioDecoder:
     """Audio tokens -> mel spectrogram -> waveform. The vocoder runs in float32 (its file says bfloat16, but
     that costs 40-90 % on spectral metrics: Lightricks/LTX-2, ltx-core vocoder.py)."""
 
-    def __init__(self, audio_vae: nn.Module, vocoder: nn.Module, runner: BlockRunner) -> None:
+    def __init__(
+        self,
+        audio_vae: nn.Module,
+        vocoder: nn.Module,
+        runner: BlockRunner,
+        forms: Forms[Activation] | None = None,
+    ) -> None:
+        """Takes over the vocoder's activations, so that they can run in the form that `forms` decides."""
         self._vae: Any = audio_vae
         self._vocoder: Any = vocoder
+        self._activations = switchable_activations(vocoder)
+        self._forms: Forms[Activation] = PlainForm(antialiased_snake) if forms is None else forms
+        self._form = "eager"
         self._places = _Places(runner)
         self.forget = self._places.forget
         self.replays = self._places.replays
+
+    def settle(self) -> None:
+        """Once before each decode, by the thread that owns the device: take the form that is ready by now."""
+        form, call = self._forms.form("vocoder", lambda: self._rehearse)
+        if form != self._form:
+            self._form = form
+            self.forget()
+            for activation in self._activations:
+                activation.use(call)
 
     def decode(self, tokens: Tensor) -> Tensor:
         """(1, L, 128) normalised latents -> (2, (4 L - 3) * 480) float32 in [-1, 1], overwritten by the next
@@ -76,6 +97,10 @@ class AudioDecoder:
         mel = vae.decode(latents.to(vae.dtype), return_dict=False)[0]
         waveform: Tensor = self._vocoder(mel.float())[0]
         return waveform
+
+    def _rehearse(self, call: Activation) -> None:
+        for activation in self._activations:
+            activation.rehearse(call)
 
 
 class _Places:

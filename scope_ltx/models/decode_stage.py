@@ -48,20 +48,21 @@ class DecodeStage:
         """A decode is under way beside the caller's work."""
         return not self._idle.is_set()
 
-    def replays(self, grid: Grid, audio_tokens: int) -> bool:
-        """Decoding latents of these sizes captures and allocates nothing: it may run beside other work."""
-        return self._video.replays(grid) and self._audio.replays(audio_tokens)
-
-    def start(self, work: Callable[[], T], *, beside: bool) -> Future[T]:
-        """Run `work`, which decodes, on this stage's thread; or at once, and then raise what it raises."""
+    def start(
+        self, work: Callable[[bool], T], grid: Grid, audio_tokens: int, *, may_overlap: bool = True
+    ) -> Future[T]:
+        """Run `work`, which decodes latents of these sizes: on this stage's thread where that captures and
+        allocates nothing, and may be; else at once, and then raise what it raises. `work` is told whether it runs
+        beside the caller."""
         self.wait()
-        if beside:
+        self._audio.settle()
+        if may_overlap and self._video.replays(grid) and self._audio.replays(audio_tokens):
             self._idle.clear()
-            future = self._worker.submit(work)
+            future = self._worker.submit(work, True)
             future.add_done_callback(lambda _: self._idle.set())
             return future
         finished: Future[T] = Future()
-        finished.set_result(work())
+        finished.set_result(work(False))
         return finished
 
     @torch.inference_mode()

@@ -30,6 +30,9 @@ class Places(Protocol):
     def place(self, plans: Plans) -> Placement:
         """Read the blocks into their places. Raises PinningError, and torch's errors for want of memory."""
 
+    def activations_nbytes(self, plans: Plans) -> int | None:
+        """The most device memory that was held beside the model since the last call; None where nobody counts."""
+
 
 class ModelMemory:
     """Owns the present placement. Belongs to the thread that owns the device."""
@@ -59,6 +62,13 @@ class ModelMemory:
         """
         self._move(self._headroom.covering(geometry))
 
+    def learn(self, geometry: ChunkGeometry) -> None:
+        """A request of these sizes has been served: remember what it took."""
+        placement = self.placement
+        nbytes = self._places.activations_nbytes((placement.plan, placement.text_plan))
+        if nbytes is not None:
+            self._headroom = self._headroom.learned(geometry, nbytes)
+
     def grow(self) -> None:
         """After running out of memory: leave more to activations. Raises as `fit`."""
         self._move(self._headroom.grown())
@@ -69,7 +79,7 @@ class ModelMemory:
             self._placement = None
 
     def _move(self, headroom: Headroom) -> None:
-        if headroom == self._headroom and self._placement is not None:
+        if headroom.nbytes == self._headroom.nbytes and self._placement is not None:
             return
         plans = self._places.plan(headroom.nbytes)
         before = None if self._placement is None else (self._placement.plan, self._placement.text_plan)

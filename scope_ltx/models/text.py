@@ -31,36 +31,50 @@ class TextContext:
     video: Tensor
     audio: Tensor
 
+    @property
+    def nbytes(self) -> int:
+        return self.video.nbytes + self.audio.nbytes
+
 
 class PromptEncoder:
-    """Encodes prompts and remembers the latest ones.
+    """Encodes prompts and remembers the latest ones: at most `cache_entries` that hold at most `cache_nbytes`
+    together, and always the latest one.
 
     Only real tokens pass through Gemma and the projection: padding places would be zeroed and then replaced
-    by registers. A context is 12 MB at full size, so `cache_entries` bounds memory to about 100 MB.
+    by registers. A context is 12 MB at full size.
     """
 
-    def __init__(self, tokenizer: Tokenizer, text_encoder: Any, connectors: Any, cache_entries: int = 8) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        text_encoder: Any,
+        connectors: Any,
+        cache_entries: int = 16,
+        cache_nbytes: int = 128 * 2**20,
+    ) -> None:
         if cache_entries < 1:
             raise ValueError(f"cache_entries must be at least 1, got {cache_entries}")
         self._tokenizer = tokenizer
         self._text_encoder = text_encoder
         self._connectors = connectors
         self._cache_entries = cache_entries
+        self._cache_nbytes = cache_nbytes
         self._cache: OrderedDict[str, TextContext] = OrderedDict()
-
-    def is_cached(self, prompt: str) -> bool:
-        return prompt in self._cache
 
     def encode(self, prompt: str) -> TextContext:
         """Context of `prompt`, from the cache where it is known."""
         context = self._cache.get(prompt)
         if context is None:
             context = self._context(self._features(self._tokenizer.encode(prompt)))
-            while len(self._cache) >= self._cache_entries:
-                self._cache.popitem(last=False)
+            self._make_room(context.nbytes)
             self._cache[prompt] = context
         self._cache.move_to_end(prompt)
         return context
+
+    def _make_room(self, nbytes: int) -> None:
+        held = sum(context.nbytes for context in self._cache.values())
+        while self._cache and (len(self._cache) >= self._cache_entries or held + nbytes > self._cache_nbytes):
+            held -= self._cache.popitem(last=False)[1].nbytes
 
     def _features(self, token_ids: list[int]) -> Tensor:
         """(1, tokens, width, layers + 1): hidden states with an RMS of 1 over the width."""

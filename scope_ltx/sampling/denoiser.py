@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from scope_ltx.conditioning.sequence import TokenSequence
 from scope_ltx.errors import GenerationCancelled
 from scope_ltx.models.feed_forward import make_feed_forward_chunked
-from scope_ltx.sampling.acceleration import BlockForms, PlainForm
 from scope_ltx.sampling.modulation import build_modulation
-from scope_ltx.sampling.workspace import CallBlock, Pass, StepWorkspace, Velocity
+from scope_ltx.sampling.workspace import CallBlock, Pass, StepWorkspace, Velocity, call_block
+from scope_streaming.weights.compiled import Forms, PlainForm
 from scope_streaming.weights.graphs import BlockRunner, EagerRunner
 from scope_streaming.weights.layout import block_tensors
 from scope_streaming.weights.streamer import BlockWalk, ResidentWalk
@@ -51,14 +51,14 @@ class Denoiser:
         transformer: nn.Module,
         walk: BlockWalk | None = None,
         runner: BlockRunner | None = None,
-        forms: BlockForms | None = None,
+        forms: Forms[CallBlock] | None = None,
     ) -> None:
         self._model: Any = transformer
         self._feed_forwards = make_feed_forward_chunked(transformer)
         blocks = list(transformer.get_submodule("transformer_blocks").children())
         self._walk: BlockWalk = ResidentWalk(blocks) if walk is None else walk
         self._runner = EagerRunner() if runner is None else runner
-        self._forms = PlainForm() if forms is None else forms
+        self._forms: Forms[CallBlock] = PlainForm(call_block) if forms is None else forms
         self._form = "eager"
         self._form_of: dict[Hashable, str] = {}
         self._samples = _one_of_each_kind(blocks)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 from scope_ltx.sampling.geometry import ChunkGeometry
+
+Size: TypeAlias = tuple[int, int]
+"""Tokens and pixels of a request: what its activations depend on."""
 
 GROWTH = 1.5
 """How much more is left after running out: two blocks' worth at the default size."""
@@ -24,19 +29,33 @@ def estimated_nbytes(geometry: ChunkGeometry) -> int:
 @dataclass(frozen=True)
 class Headroom:
     """`nbytes` is what the blocks' placement leaves free. `factor` is what running out of memory has taught
-    about the estimate on this device, for every size."""
+    about the estimate on this device, for every size. `measured` is what requests have taken, by their size."""
 
     nbytes: int
     factor: float = 1.0
+    measured: Mapping[Size, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, geometry: ChunkGeometry) -> Headroom:
         return cls(estimated_nbytes(geometry))
 
+    def needed_nbytes(self, geometry: ChunkGeometry) -> int:
+        """As measured, or else by the corrected estimate."""
+        return self.measured.get(_size(geometry)) or int(estimated_nbytes(geometry) * self.factor)
+
     def covering(self, geometry: ChunkGeometry) -> Headroom:
         """Enough for `geometry` too."""
-        return replace(self, nbytes=max(self.nbytes, int(estimated_nbytes(geometry) * self.factor)))
+        return replace(self, nbytes=max(self.nbytes, self.needed_nbytes(geometry)))
 
     def grown(self) -> Headroom:
-        """After a request ran out of memory."""
+        """After a request ran out of memory. What was measured until then was not all that is needed."""
         return Headroom(int(self.nbytes * GROWTH), self.factor * GROWTH)
+
+    def learned(self, geometry: ChunkGeometry, nbytes: int) -> Headroom:
+        """A request of these sizes held `nbytes` at most."""
+        size = _size(geometry)
+        return replace(self, measured={**self.measured, size: max(nbytes, self.measured.get(size, 0))})
+
+
+def _size(geometry: ChunkGeometry) -> Size:
+    return (geometry.video_tokens + geometry.audio_tokens, geometry.pixels)

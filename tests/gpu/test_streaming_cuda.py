@@ -168,3 +168,21 @@ def test_leaving_gives_device_and_pinned_memory_back() -> None:
         bench.walk.close()
         del bench
     assert torch.cuda.memory_allocated() - before < 2**20
+
+
+def test_what_cannot_be_captured_is_launched_and_the_rest_still_replays() -> None:
+    total, runner = torch.zeros((), device=CUDA), GraphRunner(CUDA)
+
+    def waits() -> None:
+        total.add_(float(total.item() >= 0))
+
+    for expected in (1, 2, 3):
+        runner.run("waits", waits)
+        assert float(total) == expected
+    assert not runner.replays("waits")
+    assert runner.name == "launched and graphs"
+    for _ in range(3):
+        runner.run("adds", lambda: total.add_(1))
+    assert runner.replays("adds")
+    torch.cuda.synchronize()
+    assert float(total) == 6

@@ -6,6 +6,8 @@
     engine    asynchronous copies and the events around them; the CPU form is synchronous
     ring      device slots, shared by every model that streams
     streamer  one model's blocks, walked in order
+    graphs    launching a block's kernels, or replaying them captured
+    compiled  compiling a function in the background, and when its new form takes over
 
 Two orderings must hold for every streamed block: its copy has landed before its first kernel reads the slot,
 and its last kernel has finished before the next copy overwrites the slot. `ring` keeps both, with events on

@@ -7,11 +7,14 @@ never changes its slot and why its inputs and outputs stay in place.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Hashable
 from contextlib import suppress
 from typing import Protocol
 
 import torch
+
+logger = logging.getLogger(__name__)
 
 Launch = Callable[[], None]
 """Queues a block's kernels. Reads and writes only tensors that live longer than the runner, at fixed addresses."""
@@ -55,10 +58,9 @@ class GraphRunner:
     """Captures each key once, after one ordinary run of it, and replays it from then on.
 
     All graphs share one memory pool: they run in turn and leave nothing in it, so it is as large as the
-    largest. Raises what capturing raises, for instance when `launch` makes the host wait.
+    largest. What cannot be captured, for instance because it makes the host wait, is launched every time; the
+    reason is logged once, and `name` tells.
     """
-
-    name = "graphs"
 
     def __init__(self, device: torch.device, may_capture: Callable[[], bool] = lambda: True) -> None:
         """`may_capture` is False while another thread may free device memory, which would spoil a capture."""
@@ -67,12 +69,17 @@ class GraphRunner:
         self._stream = torch.cuda.Stream(device)
         self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
         self._warm: set[Hashable] = set()
+        self._refused: set[Hashable] = set()
         self._pool = torch.cuda.graph_pool_handle()
 
+    @property
+    def name(self) -> str:
+        return "launched and graphs" if self._refused else "graphs"
+
     def run(self, key: Hashable, launch: Launch, *, warm: bool = False) -> None:
+        if key not in self._graphs and (warm or key in self._warm) and self._may_capture():
+            self._try_capture(key, launch)
         graph = self._graphs.get(key)
-        if graph is None and (warm or key in self._warm) and self._may_capture():
-            graph = self._graphs[key] = self._capture(launch)
         if graph is not None:
             graph.replay()
         else:
@@ -87,11 +94,24 @@ class GraphRunner:
         if group is None:
             self._graphs.clear()
             self._warm.clear()
+            self._refused.clear()
         else:
             self._graphs = {key: graph for key, graph in self._graphs.items() if not _is_of(key, group)}
             self._warm = {key for key in self._warm if not _is_of(key, group)}
+            self._refused = {key for key in self._refused if not _is_of(key, group)}
         if not self._graphs:
             self._pool = torch.cuda.graph_pool_handle()
+
+    def _try_capture(self, key: Hashable, launch: Launch) -> None:
+        if key in self._refused:
+            return
+        try:
+            self._graphs[key] = self._capture(launch)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:
+            logger.exception("%s cannot be captured: its kernels are launched one by one", key)
+            self._refused.add(key)
 
     def _capture(self, launch: Launch) -> torch.cuda.CUDAGraph:
         if not self._graphs:
