@@ -66,19 +66,20 @@ class Pipeline:
         self._device = components.device
         self._clock = clock
         self._last: ChunkGeometry | None = None
-        self._kernels = kernels_for(
-            self._device, components.engine.acceleration, BackgroundThread(), lambda: self._decode.busy
+        self._background = BackgroundThread()
+        kernels = kernels_for(
+            self._device, components.engine.acceleration, self._background, lambda: self._decode.busy
         )
-        new_runner = self._kernels.new_runner
+        new_runner = kernels.new_runner
         self._decode = DecodeStage(
             VideoDecoder(components.video_vae, new_runner()),
-            AudioDecoder(components.audio_vae, components.vocoder, new_runner(), self._kernels.activations),
+            AudioDecoder(components.audio_vae, components.vocoder, new_runner(), kernels.activations),
             self._device,
             pinned=not components.engine.pageable,
         )
         self._prompts = PromptEncoder(components.tokenizer, components.text_encoder, components.connectors)
         self._memory = ModelMemory(components, ChunkGeometry.of(first or LTX2Config()), self._moved)
-        self._denoiser = Denoiser(components.transformer, self.placement.walk, new_runner(), self._kernels.blocks)
+        self._denoiser = Denoiser(components.transformer, self.placement.walk, new_runner(), kernels.blocks)
 
     @property
     def placement(self) -> Placement:
@@ -88,7 +89,7 @@ class Pipeline:
     @property
     def compiling(self) -> bool:
         """Faster kernels are being made in the background; a later chunk takes them."""
-        return self._kernels.busy
+        return self._background.busy
 
     def close(self) -> None:
         """Give up the model, so that its memory is freed even while a host still holds this object. What is being
@@ -144,7 +145,7 @@ class Pipeline:
             partial(self._decoded, denoised),
             geometry.grid,
             geometry.audio_tokens,
-            may_overlap=not self._kernels.busy,
+            may_overlap=not self._background.busy,
         )
 
     def _denoise(self, request: ChunkRequest, notes: tuple[str, ...]) -> Denoised:

@@ -10,7 +10,7 @@ import torch
 
 from scope_ltx.sampling.denoiser import Denoiser
 from scope_ltx.sampling.workspace import CallBlock, Pass, call_block
-from scope_streaming.weights.compiled import CompiledForms, inductor
+from scope_streaming.weights.compiled import BackgroundThread, CompiledForms, inductor
 from scope_streaming.weights.graphs import Launch
 from tests.test_fidelity import SIGMAS, PromptEncoder, sequences
 from tests.tiny import tiny_parts
@@ -21,8 +21,13 @@ class WhenTold:
 
     def __init__(self) -> None:
         self.waiting: list[Callable[[], None]] = []
+        self.elsewhere = False
 
-    def __call__(self, task: Callable[[], None]) -> None:
+    @property
+    def busy(self) -> bool:
+        return bool(self.waiting) or self.elsewhere
+
+    def start(self, task: Callable[[], None]) -> None:
         self.waiting.append(task)
 
     def work(self) -> None:
@@ -79,6 +84,10 @@ def test_the_compiled_form_takes_over_at_the_chunk_after_it_is_ready() -> None:
     executor.work()
     # One rehearsal: all three blocks of the tiny transformer are of one kind.
     assert compiled_calls == 1
+    executor.elsewhere = True
+    chunk(denoiser, context)
+    assert denoiser.engine == "eager, counted", "what is ready waits until nothing else is being compiled"
+    executor.elsewhere = False
     assert torch.equal(chunk(denoiser, context), eager)
     assert compiled_calls == 1 + 3
     assert denoiser.engine == "compiled, counted"
@@ -140,3 +149,50 @@ def test_a_function_is_compiled_for_more_sizes_than_pytorch_would() -> None:
     compiled: Any = inductor(double, backend="eager")
     for size in range(2, 13):
         assert float(compiled(None, torch.ones(size))[0].sum()) == 2 * size
+
+
+def test_a_compiled_function_may_be_called_while_another_thread_traces() -> None:
+    """PyTorch's mark of tracing belongs to the process: by itself the call would raise."""
+
+    def double(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor * 2
+
+    compiled = inductor(double, backend="eager")
+    inside, leave = threading.Event(), threading.Event()
+
+    class Traced(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            inside.set()
+            assert leave.wait(10)
+            return x
+
+    tracing = threading.Thread(target=torch.fx.symbolic_trace, args=(Traced(),))
+    tracing.start()
+    assert inside.wait(10)
+    try:
+        assert float(compiled(torch.ones(1))) == 2
+    finally:
+        leave.set()
+        tracing.join()
+
+
+def test_tasks_in_the_background_take_turns_and_busy_lasts_until_the_last() -> None:
+    background, running, done = BackgroundThread(), threading.Lock(), threading.Semaphore(0)
+    gate = threading.Event()
+
+    def task() -> None:
+        assert running.acquire(blocking=False), "two at a time"
+        assert gate.wait(10)
+        running.release()
+        done.release()
+
+    assert not background.busy
+    for _ in range(3):
+        background.start(task)
+    assert background.busy
+    gate.set()
+    for _ in range(3):
+        assert done.acquire(timeout=10)
+    for thread in [thread for thread in threading.enumerate() if thread.name == "compiler"]:
+        thread.join(10)
+    assert not background.busy

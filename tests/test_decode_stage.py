@@ -41,8 +41,6 @@ class Replays:
 class HandCompiled:
     """The compiled form is the function itself, from the moment that a test says."""
 
-    busy = False
-
     def __init__(self) -> None:
         self.ready = False
         self.calls = 0

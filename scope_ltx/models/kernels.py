@@ -12,7 +12,7 @@ import torch
 from scope_ltx.engine import Acceleration
 from scope_ltx.models.antialias import Activation, antialiased_snake
 from scope_ltx.sampling.workspace import CallBlock, call_block
-from scope_streaming.weights.compiled import CompiledForms, Forms, PlainForm, Start, inductor
+from scope_streaming.weights.compiled import Background, CompiledForms, Forms, PlainForm, inductor
 from scope_streaming.weights.graphs import BlockRunner, EagerRunner, GraphRunner
 
 
@@ -25,14 +25,9 @@ class Kernels:
     blocks: Forms[CallBlock]
     activations: Forms[Activation]
 
-    @property
-    def busy(self) -> bool:
-        """Something is being compiled."""
-        return self.blocks.busy or self.activations.busy
-
 
 def kernels_for(
-    device: torch.device, acceleration: Acceleration, start: Start, decoding: Callable[[], bool]
+    device: torch.device, acceleration: Acceleration, background: Background, decoding: Callable[[], bool]
 ) -> Kernels:
     """What `acceleration` means on `device`. Nothing is captured while `decoding` says that another thread is at
     work.
@@ -51,7 +46,7 @@ def kernels_for(
         raise ValueError("acceleration 'compile' needs the triton package: install it, or use 'graphs'")
     if acceleration == "graphs" or not can_compile:
         return Kernels(partial(GraphRunner, device, lambda: not decoding()), *plain)
-    blocks = CompiledForms(start, call_block, inductor)
-    activations = CompiledForms(start, antialiased_snake, partial(inductor, dynamic=True))
-    may_capture = lambda: not (blocks.busy or activations.busy or decoding())  # noqa: E731
-    return Kernels(partial(GraphRunner, device, may_capture), blocks, activations)
+    blocks = CompiledForms(background, call_block, inductor)
+    activations = CompiledForms(background, antialiased_snake, partial(inductor, dynamic=True))
+    # What another thread compiles takes device memory and gives it back, which would spoil a capture.
+    return Kernels(partial(GraphRunner, device, lambda: not (background.busy or decoding())), blocks, activations)

@@ -36,8 +36,6 @@ NEVER = threading.Event()
 class Compiled:
     """The form of the blocks is one compiled function from the first chunk on."""
 
-    busy = False
-
     def form(self, shape: object, rehearse: object) -> tuple[str, CallBlock]:
         compiled: CallBlock = torch.compile(call_block, fullgraph=True, dynamic=False)
         return "compiled", compiled

@@ -34,16 +34,19 @@ SHAPES = 16
 """Shapes of work whose progress is remembered; a stream uses a few."""
 RECOMPILES = 4 * SHAPES
 
-Start = Callable[[Callable[[], None]], object]
-"""Runs a task on another thread. Tasks do not overlap."""
+
+class Background(Protocol):
+    """Runs tasks on another thread, one at a time."""
+
+    @property
+    def busy(self) -> bool:
+        """A task runs, or waits for its turn."""
+
+    def start(self, task: Callable[[], None]) -> None: ...
 
 
 class Forms(Protocol[Call_co]):
     """Decides the form of a function for a shape of work."""
-
-    @property
-    def busy(self) -> bool:
-        """Something is being compiled: device memory is taken and given back beside the chunk."""
 
     def form(self, shape: Hashable, rehearse: Callable[[], Callable[[Call_co], None]]) -> tuple[str, Call_co]:
         """A name for the form, and the form. `rehearse` makes its copies when it is called, at once or never; what
@@ -52,8 +55,6 @@ class Forms(Protocol[Call_co]):
 
 class PlainForm(Generic[Call]):
     """A function as it is."""
-
-    busy = False
 
     def __init__(self, plain: Call) -> None:
         self._plain = plain
@@ -64,41 +65,41 @@ class PlainForm(Generic[Call]):
 
 @dataclass
 class Progress:
-    """How far one shape has come. `failed` attempts; `compiling` now, `ready` to be used."""
+    """How far one shape has come. `failed` attempts; `compiling` now, `ready` to be used, `taken` by a chunk."""
 
     chunks: int = 0
     failed: int = 0
     compiling: bool = False
     ready: bool = False
+    taken: bool = False
 
 
 class CompiledForms(Generic[Call]):
-    """Compiles each shape once, through `start`.
+    """Compiles each shape once, in the `background`. What is ready is taken when nothing else is being compiled:
+    a compiler marks the whole process as tracing, and meanwhile a compiled function runs as it was written.
 
     When compiling fails the reason is logged, the function stays as it is (slower, and correct), and it is tried
     once more: memory may have been short, or the blocks may have moved.
     """
 
-    def __init__(self, start: Start, plain: Call, compile_it: Callable[[Call], Call]) -> None:
-        self._start = start
+    def __init__(self, background: Background, plain: Call, compile_it: Callable[[Call], Call]) -> None:
+        self._background = background
         self._plain = plain
         self._compiled = compile_it(plain)
         self._shapes: OrderedDict[Hashable, Progress] = OrderedDict()
-
-    @property
-    def busy(self) -> bool:
-        return any(progress.compiling for progress in tuple(self._shapes.values()))
 
     def form(self, shape: Hashable, rehearse: Callable[[], Callable[[Call], None]]) -> tuple[str, Call]:
         progress = self._shapes.setdefault(shape, Progress())
         self._shapes.move_to_end(shape)
         while len(self._shapes) > SHAPES and not next(iter(self._shapes.values())).compiling:
             self._shapes.popitem(last=False)
-        if progress.ready:
+        if progress.ready and (progress.taken or not self._background.busy):
+            progress.taken = True
             return "compiled", self._compiled
-        if not progress.compiling and progress.failed < ATTEMPTS and progress.chunks >= CHUNKS_BEFORE:
+        due = not (progress.compiling or progress.ready) and progress.chunks >= CHUNKS_BEFORE
+        if due and progress.failed < ATTEMPTS:
             progress.compiling = True
-            self._start(partial(self._compile, progress, rehearse()))
+            self._background.start(partial(self._compile, progress, rehearse()))
         progress.chunks += 1
         return "eager", self._plain
 
@@ -116,18 +117,31 @@ class CompiledForms(Generic[Call]):
 
 
 class BackgroundThread:
-    """Runs tasks one at a time, each on a daemon thread: a process that ends does not wait for inductor, which may
-    have half a minute to go."""
+    """Daemon threads: a process that ends does not wait for inductor, which may have half a minute to go."""
 
     def __init__(self) -> None:
         self._turn = threading.Lock()
+        self._counting = threading.Lock()
+        self._tasks = 0
 
-    def __call__(self, task: Callable[[], None]) -> None:
+    @property
+    def busy(self) -> bool:
+        return self._tasks > 0
+
+    def start(self, task: Callable[[], None]) -> None:
+        self._count(1)
         threading.Thread(target=self._run, args=(task,), name="compiler", daemon=True).start()
 
     def _run(self, task: Callable[[], None]) -> None:
-        with self._turn, quick_switching():
-            task()
+        try:
+            with self._turn, quick_switching():
+                task()
+        finally:
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        with self._counting:
+            self._tasks += change
 
 
 @contextmanager
@@ -151,8 +165,9 @@ def inductor(call: Call, *, dynamic: bool = False, backend: str = "inductor") ->
 
     def run(*arguments: Any) -> Any:
         # PyTorch gives up a function for good after 8 forms of it: with two kinds of blocks, after four sizes.
-        # The setting belongs to the thread, and compiling happens on the first call.
-        with torch._dynamo.config.patch(recompile_limit=RECOMPILES):
+        # While another thread compiles it would raise; told not to, it runs `call`. Both settings belong to the
+        # thread, and compiling happens on the first call.
+        with torch._dynamo.config.patch(recompile_limit=RECOMPILES, error_on_nested_fx_trace=False):
             return compiled(*arguments)
 
     return cast(Call, run)
