@@ -112,6 +112,8 @@ class GraphRunner:
         except RuntimeError:
             logger.exception("%s cannot be captured: its kernels are launched one by one", key)
             self._refused.add(key)
+            # PyTorch leaves the broken capture's pool open to that stream; another capture there would fail too.
+            self._stream, self._pool = torch.cuda.Stream(self._device), torch.cuda.graph_pool_handle()
 
     def _capture(self, launch: Launch) -> torch.cuda.CUDAGraph:
         if not self._graphs:
