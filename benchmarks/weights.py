@@ -53,7 +53,9 @@ NEVER = threading.Event()
 def copy_bandwidth(device: torch.device, nbytes: int) -> float:
     """GB/s of page-locked copies to the device, median of 10 copies of one block's size."""
     host = cuda_memory()
-    source, target = host.allocate(nbytes), torch.empty(nbytes, dtype=torch.uint8, device=device)
+    source = host.allocate(nbytes)
+    host.lock(source)
+    target = torch.empty(nbytes, dtype=torch.uint8, device=device)
     rates = []
     for _ in range(12):
         torch.cuda.synchronize()

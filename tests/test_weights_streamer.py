@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from scope_streaming.weights.engine import CpuCopyEngine
+from scope_streaming.weights.filling import filled
 from scope_streaming.weights.host import HostMemory, PinningError, pageable_memory
 from scope_streaming.weights.layout import ALIGNMENT, block_tensors, layout_of, views
 from scope_streaming.weights.plan import SLOTS, ResidencyPlan, plan_residency
@@ -179,6 +181,9 @@ def test_host_memory_that_is_dropped_unlocks_before_its_buffers_can_be_used_agai
     locked: set[int] = set()
     memory = HostMemory(lambda address, nbytes: locked.add(address), locked.remove)
     buffer = memory.allocate(100)
+    assert not locked
+    memory.lock(buffer)
+    assert locked == {buffer.data_ptr()}
     alive = weakref.ref(buffer)
     del buffer
     assert alive() is not None, "a locked address must not be given back to the system"
@@ -192,8 +197,41 @@ def test_failing_to_lock_memory_names_the_limit() -> None:
     def refuse(address: int, nbytes: int) -> None:
         raise RuntimeError("out of memory")
 
+    memory = HostMemory(refuse, lambda address: None)
     with pytest.raises(PinningError, match=r"could not page-lock 1 MiB.*ulimit -l"):
-        HostMemory(refuse, lambda address: None).allocate(2**20)
+        memory.lock(memory.allocate(2**20))
+    assert memory.pinned_nbytes == 0
+
+
+@given(st.integers(0, 20), st.integers(1, 6))
+def test_buffers_come_filled_and_in_order_and_never_more_than_so_many_at_a_time(count: int, ahead: int) -> None:
+    held: list[int] = []
+
+    def buffers() -> Iterator[tuple[int, list[int]]]:
+        for index in range(count):
+            held.append(index)
+            assert len(held) <= ahead
+            yield index, []
+
+    def fill(index: int, buffer: list[int]) -> None:
+        buffer.append(index)
+
+    done = []
+    for index, buffer in filled(buffers(), fill, ahead):
+        held.remove(index)
+        done.append((index, buffer))
+    assert done == [(index, [index]) for index in range(count)]
+
+
+def test_a_block_that_cannot_be_read_ends_the_filling() -> None:
+    def fill(index: int, buffer: None) -> None:
+        if index == 3:
+            raise OSError("disk error")
+
+    reading = filled(((index, None) for index in range(9)), fill)
+    assert [next(reading)[0] for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(OSError, match="disk error"):
+        next(reading)
 
 
 def test_a_slot_in_use_is_not_overwritten() -> None:

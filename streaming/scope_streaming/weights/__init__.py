@@ -3,6 +3,7 @@
     layout    where each tensor of a block lies in its one packed buffer
     plan      which blocks stay on the device and which are streamed (pure arithmetic)
     host      page-locked host memory
+    filling   reading the next blocks while one is locked or copied
     engine    asynchronous copies and the events around them; the CPU form is synchronous
     ring      device slots, shared by every model that streams
     streamer  one model's blocks, walked in order

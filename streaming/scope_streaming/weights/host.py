@@ -1,19 +1,20 @@
 """Page-locked host memory, from which the device copies without the processor.
 
 PyTorch's `pin_memory` rounds a size up to a power of two: a block of 370 MiB would lock 512. Here ordinary
-memory of the exact size is registered with the driver instead.
+memory of the exact size is registered with the driver instead, and only after it was filled: the threads that fill
+it then bring its pages in, side by side, which the driver would do one after another.
 """
 
 from __future__ import annotations
 
+import mmap
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor
-
-PAGE = 4096
 
 
 class PinningError(RuntimeError):
@@ -49,17 +50,22 @@ class HostMemory:
         return sum(buffer.numel() for buffer in self._locked.values())
 
     def allocate(self, nbytes: int) -> Tensor:
-        """1-D uint8 of `nbytes`, page-aligned. Raises PinningError."""
-        raw = torch.empty(nbytes + PAGE, dtype=torch.uint8)
-        start = -raw.data_ptr() % PAGE
-        buffer = raw[start : start + nbytes]
-        if self._register is not None:
-            try:
-                self._register(buffer.data_ptr(), nbytes)
-            except RuntimeError as error:
-                raise PinningError(nbytes, self.pinned_nbytes, str(error)) from error
-            self._locked[buffer.data_ptr()] = buffer
-        return buffer
+        """1-D uint8 of `nbytes`, page-aligned, not locked yet; in pages of 2 MiB where the system has them."""
+        pages = _private_map(nbytes)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            with suppress(OSError):  # a kernel without them
+                pages.madvise(mmap.MADV_HUGEPAGE)
+        return torch.frombuffer(pages, dtype=torch.uint8)
+
+    def lock(self, buffer: Tensor) -> None:
+        """Lock a buffer from `allocate`, as far as this memory is lockable. Raises PinningError."""
+        if self._register is None:
+            return
+        try:
+            self._register(buffer.data_ptr(), buffer.numel())
+        except RuntimeError as error:
+            raise PinningError(buffer.numel(), self.pinned_nbytes, str(error)) from error
+        self._locked[buffer.data_ptr()] = buffer
 
     def release(self, buffer: Tensor) -> None:
         """Unlock a buffer from `allocate`. Copies from it must have finished."""
@@ -69,6 +75,12 @@ class HostMemory:
 
     def close(self) -> None:
         _unlock_all(self._locked, self._unregister)
+
+
+def _private_map(nbytes: int) -> mmap.mmap:
+    if hasattr(mmap, "MAP_PRIVATE"):
+        return mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return mmap.mmap(-1, nbytes)
 
 
 def _unlock_all(locked: dict[int, Tensor], unregister: Callable[[int], None] | None) -> None:

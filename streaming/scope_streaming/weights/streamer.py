@@ -17,13 +17,15 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
+from scope_streaming.weights.filling import filled
 from scope_streaming.weights.host import HostMemory
 from scope_streaming.weights.layout import BlockLayout, bind, block_tensors, layout_of, views
 from scope_streaming.weights.plan import ResidencyPlan
 from scope_streaming.weights.ring import SlotRing
 
 Fill = Callable[[int, dict[str, Tensor]], None]
-"""Writes the values of block `index` into the given tensors: from a file, or from another module."""
+"""Writes the values of block `index` into the given tensors: from a file, or from another module. Several blocks
+are filled side by side."""
 
 
 Run = Sequence[tuple[int, Any]]
@@ -79,8 +81,8 @@ class BlockStreamer:
     """Owns where the weights of `blocks` are. A context manager: leaving frees device and page-locked memory.
 
     `fill(index, tensors)` supplies the values of a block, on the host; it is called once per block while this
-    is made. A resident block passes through one page-locked buffer: the host never holds more than what is
-    streamed and that. The blocks may be on `meta`.
+    is made. Resident blocks pass through a few page-locked buffers: the host never holds more than what is
+    streamed and those. The blocks may be on `meta`.
     Belongs to the thread that launches compute.
     """
 
@@ -107,16 +109,7 @@ class BlockStreamer:
         self._runs = runs(len(self._blocks), frozenset(plan.streamed))
         layouts = [layout_of(block_tensors(block)) for block in self._blocks]
         self._check(layouts)
-        staging = None
-        if device.type != "cpu" and plan.resident:
-            staging = host.allocate(max(layouts[index].nbytes for index in plan.resident))
-        for index, layout in enumerate(layouts):
-            if index in self._place:
-                self._bind_streamed(index, layout, fill)
-            else:
-                self._bind_resident(index, layout, fill, device, staging)
-        if staging is not None:
-            host.release(staging)
+        self._load(layouts, fill, device)
 
     @property
     def plan(self) -> ResidencyPlan:
@@ -195,20 +188,33 @@ class BlockStreamer:
         if planned != found:
             raise ValueError(f"the plan is for blocks of {planned[:3]}... bytes, these have {found[:3]}...")
 
-    def _bind_streamed(self, index: int, layout: BlockLayout, fill: Fill) -> None:
-        assert self._ring is not None
-        source = self._host.allocate(layout.nbytes)
-        self._sources[index] = source
-        fill(index, views(source, layout))
-        bind(self._blocks[index], views(self._ring.buffer(self._place[index] % self._plan.slots), layout))
+    def _load(self, layouts: list[BlockLayout], fill: Fill, device: torch.device) -> None:
+        spare: list[Tensor] = []
+        buffers = ((index, self._buffer_for(index, layouts, device, spare)) for index in range(len(layouts)))
+        for index, buffer in filled(buffers, lambda i, buffer: fill(i, views(buffer, layouts[i]))):
+            home = buffer
+            if index in self._place:
+                assert self._ring is not None
+                self._host.lock(buffer)
+                self._sources[index] = buffer
+                home = self._ring.buffer(self._place[index] % self._plan.slots)
+            elif device.type != "cpu":
+                home = buffer[: layouts[index].nbytes].to(device)
+                spare.append(buffer)
+            bind(self._blocks[index], views(home, layouts[index]))
+        for buffer in spare:
+            self._host.release(buffer)
 
-    def _bind_resident(
-        self, index: int, layout: BlockLayout, fill: Fill, device: torch.device, staging: Tensor | None
-    ) -> None:
-        buffer = torch.empty(layout.nbytes, dtype=torch.uint8, device=device)
-        if staging is None:
-            fill(index, views(buffer, layout))
-        else:
-            fill(index, views(staging, layout))
-            buffer.copy_(staging[: layout.nbytes])
-        bind(self._blocks[index], views(buffer, layout))
+    def _buffer_for(
+        self, index: int, layouts: list[BlockLayout], device: torch.device, spare: list[Tensor]
+    ) -> Tensor:
+        """Host memory to fill: the streamed block's own, or one that takes resident blocks to their device."""
+        if index in self._place:
+            return self._host.allocate(layouts[index].nbytes)
+        if device.type == "cpu":
+            return torch.empty(layouts[index].nbytes, dtype=torch.uint8)
+        if spare:
+            return spare.pop()
+        buffer = self._host.allocate(max(layouts[index].nbytes for index in self._plan.resident))
+        self._host.lock(buffer)
+        return buffer
