@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from diffusers.pipelines.ltx2 import LTX2TextConnectors, LTX2VocoderWithBWE
 from torch import nn
 from transformers import Gemma3TextConfig, Gemma3TextModel
 
-from benchmarks.full_size import build_transformer, draw, materialize_rest
+from benchmarks.full_size import Drawing, build_transformer, materialize_rest
 from scope_ltx.engine import EngineOptions
 from scope_ltx.models.components import Components
 from scope_ltx.models.connectors import CONNECTOR_BLOCKS, PROJECTIONS
@@ -43,7 +42,7 @@ def build_components(device: torch.device, engine: EngineOptions, bf16_blocks: t
         vocoder.mel_stft.stft_fn.forward_basis.uniform_()
     for module in (video_vae, audio_vae, vocoder):
         module.eval().requires_grad_(False)
-    read = partial(draw, device)
+    read = Drawing(device)
     return Components(
         transformer=transformer,
         connectors=connectors,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -66,9 +67,22 @@ def random_fill(device: torch.device) -> Fill:
     def fill(index: int, tensors: dict[str, Tensor]) -> None:
         generator = torch.Generator(device).manual_seed(index)
         for name, tensor in tensors.items():
-            draw(device, name, tensor, generator)
+            read(name, tensor, generator)
 
+    read = Drawing(device)
     return fill
+
+
+class Drawing:
+    """Draws values for one tensor at a time, whichever thread asks: drawn on a device, the largest takes 0.8 GB."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._turn = threading.Lock()
+
+    def __call__(self, name: str, target: Tensor, generator: torch.Generator | None = None) -> None:
+        with self._turn:
+            draw(self._device, name, target, generator)
 
 
 def draw(device: torch.device, name: str, target: Tensor, generator: torch.Generator | None = None) -> None:
@@ -94,8 +108,6 @@ def _spread(name: str, tensor: Tensor) -> float:
 
 class FixedForm:
     """The blocks in one form from the first step on."""
-
-    busy = False
 
     def __init__(self, name: str, call: CallBlock) -> None:
         self._form = (name, call)

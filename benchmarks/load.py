@@ -121,7 +121,7 @@ def main() -> None:
         write_full_model(arguments.model, arguments.layers)
     result = run(arguments)
     print({key: value for key, value in result.items() if key != "machine"})
-    print(write_json("load", result, arguments.out))
+    print(write_json(f"load_{arguments.budget:g}gib" if arguments.budget else "load", result, arguments.out))
 
 
 if __name__ == "__main__":
