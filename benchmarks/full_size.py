@@ -74,7 +74,7 @@ def random_fill(device: torch.device) -> Fill:
 
 
 class Drawing:
-    """Draws values for one tensor at a time, whichever thread asks: drawn on a device, the largest takes 0.8 GB."""
+    """Draws values for one tensor at a time, whichever thread asks: on a device the largest takes 0.8 GB."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

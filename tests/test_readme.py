@@ -105,3 +105,8 @@ def test_chunk_times_are_those_of_the_committed_run(budget: str) -> None:
     assert f"{run['chunk_with_prompt_change']['median_s']:.3f}" in rows["with a new prompt every chunk"]
     late = run["late_starting_chunks"] + run["late_chunks_with_prompt_change"]
     assert str(late) == rows["late chunks, at the start and with new prompts"]
+    played = run["played_with_a_new_prompt_every_chunk"]
+    assert (played["frames_shown"], played["chunks_with_another_prompt"]) == (played["frames_due"], 0)
+    assert str(played["late_frames"]) == rows["late frames in 60 s played to the clock, a new prompt every chunk"]
+    load = json.loads((ROOT / f"benchmarks/results/load_{budget}gib.json").read_text())
+    assert f"{load['first_frame_s']:.1f} s at {budget} GiB" in README
