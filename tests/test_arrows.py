@@ -28,9 +28,9 @@ ALLOWED = {
     "scope_quant": set(),
 }
 ROOMS = (
-    {"", "errors", "config", "config_file", "engine", "manifest", "request", "support"},
-    {"checkpoints"},
-    {"conditioning", "sampling", "models", "lora"},
+    {"", "errors", "config", "config_file", "engine", "manifest", "catalog", "prompts", "request", "support"},
+    {"checkpoints", "media_in", "compose"},
+    {"conditioning", "sampling", "models", "lora", "sound_in", "control"},
     {"pipeline"},
     {"session"},
     {"hosts"},

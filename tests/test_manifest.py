@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from scope_ltx.errors import CheckpointError
-from scope_ltx.manifest import ModelFiles, load_manifest, manifest_path, survey
+from scope_ltx.manifest import Manifest, ModelFiles, load_manifest, manifest_path, survey
 from tests.fakes.cli_backend import ROLES, complete_directory
 
 
@@ -76,3 +76,70 @@ def test_a_manifest_with_an_unknown_role_or_two_files_of_one_role(tmp_path: Path
     odd.write_text(text.replace('role = "video_vae"', 'role = "audio_vae"'), encoding="utf-8")
     with pytest.raises(ValueError, match="one file for the role 'audio_vae', it lists 2"):
         load_manifest(odd).file("audio_vae")
+
+
+def with_lora(tmp_path: Path, old: str, new: str) -> Manifest:
+    """The shipped manifest with one text of it replaced; it must be there."""
+    text = manifest_path().read_text(encoding="utf-8")
+    assert old in text
+    changed = tmp_path / "changed.toml"
+    changed.write_text(text.replace(old, new, 1), encoding="utf-8")
+    return load_manifest(changed)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('id = "sync"', 'id = "ingredients"', "two LoRAs have the same id: ingredients"),
+        ('id = "sync"', 'id = "Sync LoRA"', r"loras\.3\.id"),
+        ('file = "ltx-2.3-sync', 'file = "loras/ltx-2.3-sync', r"loras\.3\.file"),
+        (
+            'kind = "identity"',
+            'kind = "in_context"',
+            "id-lora: a reference_downscale_factor",
+        ),
+        ('kind = "standard"', 'kind = "style"', r"loras\.16\.kind"),
+        ("reference_downscale_factor = 2", "reference_downscale_factor = 0", "reference_downscale_factor"),
+        (
+            "recommended = 1.4, low = 1.0",
+            "recommended = 1.5, low = 1.0",
+            "expected low <= recommended",
+        ),
+        ('token = "3d1t"', "", "form 'token' and a token come together"),
+        ('mask = "blocks"', "", "reference 'masked_clip' does not go with mask None"),
+        ('control_groups = ["pose"]', "", "reference 'control' does not go with control_groups"),
+        (
+            'unverified = ["rank"]',
+            'unverified = ["ranks"]',
+            "unverified names 'ranks', which is no",
+        ),
+        ('base = ["dev"]', 'base = ["turbo"]', r"loras\.18\.base"),
+        ("stages = 2", "stage = 2", r"loras\.3\.stage"),
+        ('sha256 = "a1b8', 'sha256 = "A1b8', r"loras\.0\.sha256"),
+    ],
+)
+def test_a_wrong_lora_is_named(old: str, new: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match=message):
+        with_lora(tmp_path, old, new)
+
+
+def test_a_lora_is_frozen_and_knows_what_is_unverified(tmp_path: Path) -> None:
+    lora = with_lora(tmp_path, 'unverified = ["rank"]', 'unverified = ["rank", "preparation.steps"]').loras[1]
+    assert lora.is_unverified("rank")
+    assert lora.is_unverified("preparation.steps")
+    assert not lora.is_unverified("reference_downscale_factor")
+    with pytest.raises(ValidationError, match="frozen"):
+        lora.rank = 3
+
+
+def test_every_control_model_has_its_role(tmp_path: Path) -> None:
+    manifest = load_manifest()
+    for role in ("depth", "pose", "person_detector"):
+        model = manifest.control_model(role)
+        assert not Path(model.path).is_absolute()
+        assert "config.json" in model.files
+    changed = with_lora(tmp_path, 'role = "depth"', 'role = "pose"')
+    with pytest.raises(ValueError, match="one control model for the role 'depth', it lists 0"):
+        changed.control_model("depth")
+    with pytest.raises(ValueError, match="one control model for the role 'pose', it lists 2"):
+        changed.control_model("pose")

@@ -16,11 +16,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from scope_ltx.conditioning.attention import attention_bias
 from scope_ltx.conditioning.sequence import TokenSequence
 from scope_ltx.errors import GenerationCancelled
 from scope_ltx.models.feed_forward import make_feed_forward_chunked
 from scope_ltx.sampling.modulation import build_modulation
-from scope_ltx.sampling.workspace import CallBlock, Pass, StepWorkspace, Velocity, call_block
+from scope_ltx.sampling.perturbation import let_sound_be_spared
+from scope_ltx.sampling.workspace import CallBlock, Pass, StepWorkspace, Velocity, call_block, capacity
 from scope_streaming.weights.compiled import Forms, PlainForm
 from scope_streaming.weights.graphs import BlockRunner, EagerRunner
 from scope_streaming.weights.layout import block_tensors
@@ -42,7 +44,8 @@ class Prepared:
 class Denoiser:
     """Runs the transformer. `walk` is gone over once per step, in order: resident, or streamed from the host.
 
-    Takes over the video feed-forward of each block so that it can run in parts (`ffn_chunk_size`).
+    Takes over the video feed-forward of each block so that it can run in parts (`ffn_chunk_size`), and the
+    processor of its audio self-attention so that perturbing can spare it.
     Belongs to one thread; one chunk at a time.
     """
 
@@ -55,12 +58,14 @@ class Denoiser:
     ) -> None:
         self._model: Any = transformer
         self._feed_forwards = make_feed_forward_chunked(transformer)
+        let_sound_be_spared(transformer)
         blocks = list(transformer.get_submodule("transformer_blocks").children())
         self._walk: BlockWalk = ResidentWalk(blocks) if walk is None else walk
         self._runner = EagerRunner() if runner is None else runner
         self._forms: Forms[CallBlock] = PlainForm(call_block) if forms is None else forms
         self._form = "eager"
         self._form_of: dict[Hashable, str] = {}
+        self._blocks = len(blocks)
         self._samples = _one_of_each_kind(blocks)
         self._workspaces: OrderedDict[Hashable, StepWorkspace] = OrderedDict()
 
@@ -90,8 +95,14 @@ class Denoiser:
         sigmas: tuple[float, ...],
         ffn_chunk_size: int | None = None,
     ) -> Prepared:
-        """Everything that the steps over `sigmas` share; valid until the next `prepare`."""
+        """Everything that the steps over `sigmas` share; valid until the next `prepare`.
+
+        Raises ValueError for a pass that perturbs blocks which the model does not have.
+        """
         model = self._model
+        missing = sorted({index for one in passes for index in one.perturbed_blocks} - set(range(self._blocks)))
+        if missing:
+            raise ValueError(f"the model's blocks are 0..{self._blocks - 1}, got {missing} to perturb")
         for layer in self._feed_forwards:
             layer.chunk_size = ffn_chunk_size
         modulation = build_modulation(model, video, audio, sigmas, model.proj_in.weight.dtype)
@@ -102,15 +113,14 @@ class Denoiser:
             "ca_video_rotary_emb": model.cross_attn_rope(video.coords[:, :1]),
             "ca_audio_rotary_emb": model.cross_attn_audio_rope(audio.coords[:, :1]),
         }
-        kinds = tuple(one.kind for one in passes)
-        levels = tuple(table.values.shape[1] for table in modulation.heads)
+        bias = attention_bias(video, model.proj_in.weight.dtype)
         shape = (
             video.tokens,
             audio.tokens,
-            len(sigmas),
             modulation.layout,
-            levels,
-            kinds,
+            tuple(capacity(table) for table in modulation.heads),
+            tuple(one.kind for one in passes),
+            bias is not None,
             ffn_chunk_size,
         )
         workspace = self._workspaces.get(shape)
@@ -119,10 +129,10 @@ class Denoiser:
                 oldest, _ = self._workspaces.popitem(last=False)
                 self._runner.forget(oldest)
                 self._form_of.pop(oldest, None)
-            workspace = StepWorkspace(model, video.latents, audio.latents, passes, rotary, modulation)
+            workspace = StepWorkspace(model, video.latents, audio.latents, passes, rotary, modulation, bias)
             self._workspaces[shape] = workspace
         self._workspaces.move_to_end(shape)
-        workspace.load(passes, rotary, modulation)
+        workspace.load(passes, rotary, modulation, bias)
         form, call = self._forms.form(shape, lambda: workspace.rehearsal(self._samples))
         if self._form_of.setdefault(shape, form) != form:
             self._runner.forget(shape)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TypeAlias
 
 from scope_ltx.config import LTX2Config
 from scope_streaming.media.timeline import exact_frame_rate, segment_samples
@@ -17,6 +18,9 @@ SAMPLE_RATE = 48_000
 MEL_FRAMES_PER_AUDIO_LATENT = 4
 SAMPLES_PER_MEL_FRAME = 480
 """A mel frame hops 160 samples at 16 kHz; bandwidth extension triples the rate to 48 kHz."""
+
+Grid: TypeAlias = tuple[int, int, int]
+"""Latent frames, height, width."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,7 @@ class ChunkGeometry:
         return self.latent_frames * self.latent_height * self.latent_width
 
     @property
-    def grid(self) -> tuple[int, int, int]:
-        """Latent frames, height, width."""
+    def grid(self) -> Grid:
         return self.latent_frames, self.latent_height, self.latent_width
 
     @property
@@ -68,3 +71,79 @@ def audio_tokens_covering(samples: int) -> int:
     """
     mel_frames = -(-samples // SAMPLES_PER_MEL_FRAME)
     return -(-(mel_frames + MEL_FRAMES_PER_AUDIO_LATENT - 1) // MEL_FRAMES_PER_AUDIO_LATENT)
+
+
+def latent_grid(num_frames: int, height: int, width: int) -> Grid:
+    """Of a clip. Raises ValueError for sizes that the encoder does not take."""
+    if num_frames < 1 or num_frames % TEMPORAL_COMPRESSION != 1:
+        low = max(num_frames - 1, 0) // TEMPORAL_COMPRESSION * TEMPORAL_COMPRESSION + 1
+        raise ValueError(f"a clip has 8 k + 1 frames, got {num_frames}: use {low} or {low + TEMPORAL_COMPRESSION}")
+    if min(height, width) < 1 or height % SPATIAL_COMPRESSION or width % SPATIAL_COMPRESSION:
+        raise ValueError(f"height and width are multiples of {SPATIAL_COMPRESSION}, got {height}x{width}")
+    frames = (num_frames - 1) // TEMPORAL_COMPRESSION + 1
+    return frames, height // SPATIAL_COMPRESSION, width // SPATIAL_COMPRESSION
+
+
+def reference_size(height: int, width: int, downscale: int) -> tuple[int, int]:
+    """Height and width of a reference clip for a LoRA that was trained with `downscale` times smaller ones.
+
+    Raises ValueError naming the nearest sizes of the output that fit.
+    """
+    if downscale < 1:
+        raise ValueError(f"a downscale factor is a whole number from 1, got {downscale}")
+    step = SPATIAL_COMPRESSION * downscale
+    if height % step or width % step:
+        fitting = " or ".join(str(size) for size in _multiples_around(height, step))
+        wide = " or ".join(str(size) for size in _multiples_around(width, step))
+        raise ValueError(
+            f"references of 1/{downscale} of the size need a height and width that are multiples of {step}, "
+            f"got {height}x{width}: use a height of {fitting} and a width of {wide}"
+        )
+    return height // downscale, width // downscale
+
+
+def _multiples_around(size: int, step: int) -> list[int]:
+    low = size // step * step
+    return [one for one in ((low,) if low == size else (low, low + step)) if one]
+
+
+def overlap_frames(latent_frames: int) -> int:
+    """Pixel frames that a clip of so many latent frames lasts: one for the first, eight for each other."""
+    if latent_frames < 0:
+        raise ValueError(f"latent frames are counted from 0, got {latent_frames}")
+    return (latent_frames - 1) * TEMPORAL_COMPRESSION + 1 if latent_frames else 0
+
+
+@dataclass(frozen=True)
+class ChunkSplice:
+    """Which frames of a chunk are shown, and which ones the next chunk goes on from.
+
+    num_frames: what was generated. overlap_latents: latent frames that repeat the chunk before, 0 for a cut.
+    next_latents: latent frames that the next chunk shall repeat. trim_tail: frames at the end that are dropped.
+    Raises ValueError when that leaves no new frame, or too few to go on from.
+    """
+
+    num_frames: int
+    overlap_latents: int = 0
+    next_latents: int = 0
+    trim_tail: int = 0
+
+    def __post_init__(self) -> None:
+        if self.trim_tail < 0:
+            raise ValueError(f"trim_tail is counted from 0, got {self.trim_tail}")
+        overlap, following = overlap_frames(self.overlap_latents), overlap_frames(self.next_latents)
+        if self.num_frames - self.trim_tail - overlap < 1 or self.num_frames - self.trim_tail < following:
+            raise ValueError(
+                f"a chunk of {self.num_frames} frames that repeats {overlap}, drops {self.trim_tail} at its end "
+                f"and hands on {following} has nothing to show: use more frames, a shorter overlap or trim_tail"
+            )
+
+    @property
+    def shown(self) -> slice:
+        return slice(overlap_frames(self.overlap_latents), self.num_frames - self.trim_tail)
+
+    @property
+    def tail(self) -> slice:
+        """The last frames shown, for the next chunk; empty when it shall not go on from here."""
+        end = self.num_frames - self.trim_tail
+        return slice(end - overlap_frames(self.next_latents), end)

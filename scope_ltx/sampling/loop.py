@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 from torch import Tensor
 
 from scope_ltx.conditioning.sequence import TokenSequence
 from scope_ltx.sampling.denoiser import Denoiser
-from scope_ltx.sampling.workspace import Pass, Velocity
-
-Combine = Callable[[list[Velocity]], Velocity]
-
-
-def only_pass(predictions: list[Velocity]) -> Velocity:
-    """The rule for a single conditional pass, as the distilled model wants it."""
-    (prediction,) = predictions
-    return prediction
+from scope_ltx.sampling.guidance import Combine, Noisy, only_pass
+from scope_ltx.sampling.workspace import Pass
 
 
 def denoise(
@@ -32,7 +25,8 @@ def denoise(
     ffn_chunk_size: int | None = None,
     cancel: threading.Event | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Euler steps over `sigmas` (descending, ending in 0); returns (1, T, C) float32 latents of each modality.
+    """Euler steps over `sigmas` (descending, ending in 0); returns (1, T, C) float32 latents of each modality's
+    target: what conditions have appended is dropped.
 
     The sigmas stay Python floats and the latents float32: rounded to bfloat16, the first four step sizes of
     the distilled schedule would be off by up to 37 %.
@@ -41,10 +35,11 @@ def denoise(
     prepared = denoiser.prepare(video, audio, passes, sigmas, ffn_chunk_size)
     video_latents, audio_latents = video.latents.clone(), audio.latents.clone()
     for step, (sigma, next_sigma) in enumerate(pairwise(sigmas)):
-        velocity = combine(denoiser.velocities(prepared, video_latents, audio_latents, step, cancel))
+        predictions = denoiser.velocities(prepared, video_latents, audio_latents, step, cancel)
+        velocity = combine(predictions, Noisy(video_latents, audio_latents, sigma))
         euler_step(video_latents, velocity.video, sigma, next_sigma, video)
         euler_step(audio_latents, velocity.audio, sigma, next_sigma, audio)
-    return video_latents, audio_latents
+    return video_latents[:, : video.target_tokens], audio_latents[:, : audio.target_tokens]
 
 
 def euler_step(

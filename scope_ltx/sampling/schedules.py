@@ -24,6 +24,13 @@ BETA_SHAPE = 0.6
 LINEAR_QUADRATIC_THRESHOLD = 0.025
 """How much noise the linear half of `linear_quadratic` removes."""
 
+DEV_SHIFT = 2.05
+"""What Lightricks' pipelines use at every size, although the scheduler can take it from the number of tokens
+(decision D11): the value for 4,096 tokens."""
+
+DEV_LAST_SIGMA = 0.1
+"""The dev schedule's last level that is not 0."""
+
 
 @dataclass(frozen=True)
 class ResolvedSchedule:
@@ -93,6 +100,21 @@ def beta_sigmas(steps: int) -> Sigmas:
     _require_a_step(steps)
     upper = (symmetric_beta_quantile((steps - i) / steps, BETA_SHAPE) for i in range(steps))
     return (*upper, 0.0)
+
+
+def dev_sigmas(steps: int) -> Sigmas:
+    """For the dev checkpoint: evenly spaced levels s become e^h / (e^h + 1/s - 1) with the shift h, then are
+    stretched about 1 so that the last one is 0.1. One step goes straight from 1 to 0.
+
+    Source: Lightricks/LTX-2, ltx-core schedulers, `LTX2Scheduler`.
+    """
+    _require_a_step(steps)
+    if steps == 1:
+        return (1.0, 0.0)
+    shift = math.exp(DEV_SHIFT)
+    shifted = [shift / (shift + (steps / (steps - i) - 1)) for i in range(steps)]
+    stretch = (1 - DEV_LAST_SIGMA) / (1 - shifted[-1])
+    return (*(1 - (1 - sigma) * stretch for sigma in shifted), 0.0)
 
 
 SCHEDULES: Mapping[str, Callable[[int], Sigmas]] = {

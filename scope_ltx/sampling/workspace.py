@@ -16,28 +16,55 @@ from torch import Tensor
 
 from scope_ltx.models.text import TextContext
 from scope_ltx.sampling.modulation import Modulation, ModulationTable
+from scope_ltx.sampling.perturbation import Perturbed
 
 RotaryTable: TypeAlias = tuple[Tensor, Tensor]
 BlockArguments: TypeAlias = dict[str, Tensor | RotaryTable]
 """What every block and pass of a step share, under the argument names of diffusers' block."""
+
+STEP_ROWS = 8
+LEVEL_ROWS = 4
+"""Modulation tables hold a multiple of so many steps and mask levels, so that another number of steps or another
+strength needs no other places and no other graphs. 8 steps by 4 levels are 5 MB at full size."""
+
+ATTENTION_BIAS = "self_attention_mask"
+BIAS_ALIGNMENT = 16
+"""Rows of the attention bias are a multiple of so many elements apart, as the attention kernels like it: 1.68 ms
+instead of 2.20 ms at 4,087 tokens on an H200 (1.28 ms without a bias)."""
+
+_PER_AUDIO_TOKEN = ("temb_audio", "temb_ca_audio_scale_shift", "audio_rotary_emb", "ca_audio_rotary_emb")
 
 
 @dataclass(frozen=True)
 class Pass:
     """One evaluation of the transformer within a step.
 
-    perturbed_blocks: there self-attention returns its values (spatio-temporal guidance).
+    perturbed_blocks: there self-attention returns its values (spatio-temporal guidance), in `perturbed`.
     isolated: picture and sound do not attend to each other (modality guidance).
+    audio_tokens: only so many audio tokens take part, from the first (identity guidance); None: all.
     """
 
     context: TextContext
     perturbed_blocks: frozenset[int] = frozenset()
     isolated: bool = False
+    audio_tokens: int | None = None
+    perturbed: Perturbed = "both"
 
     @property
-    def kind(self) -> tuple[frozenset[int], bool]:
+    def kind(self) -> PassKind:
         """What decides its kernels: everything but the text."""
-        return (self.perturbed_blocks, self.isolated)
+        return PassKind(self.perturbed_blocks, self.isolated, self.audio_tokens, self.perturbed)
+
+
+@dataclass(frozen=True)
+class PassKind:
+    perturbed_blocks: frozenset[int]
+    isolated: bool
+    audio_tokens: int | None
+    perturbed: Perturbed
+
+    def perturbs(self, block: int) -> Perturbed | None:
+        return self.perturbed if block in self.perturbed_blocks else None
 
 
 @dataclass(frozen=True)
@@ -54,7 +81,7 @@ def call_block(
     audio: Tensor,
     context: tuple[Tensor, Tensor],
     isolated: bool,
-    perturbed: bool,
+    perturbed: Perturbed | None,
     shared: BlockArguments,
 ) -> tuple[Tensor, Tensor]:
     """One block of diffusers' LTX-2 transformer on both modalities, (1, T, D) each."""
@@ -65,19 +92,19 @@ def call_block(
         audio_encoder_hidden_states=context[1],
         use_a2v_cross_attention=not isolated,
         use_v2a_cross_attention=not isolated,
-        all_perturbed=perturbed,
+        all_perturbed=perturbed or False,
         **shared,
     )
     return result
 
 
 CallBlock = Callable[
-    [Any, Tensor, Tensor, tuple[Tensor, Tensor], bool, bool, BlockArguments], tuple[Tensor, Tensor]
+    [Any, Tensor, Tensor, tuple[Tensor, Tensor], bool, Perturbed | None, BlockArguments], tuple[Tensor, Tensor]
 ]
 
 
 class StepWorkspace:
-    """Fixed places for one shape of work: token and step counts, kinds of passes, spread of modulations."""
+    """Fixed places for one shape of work: token counts, kinds of passes, capacities and spread of modulations."""
 
     def __init__(
         self,
@@ -87,8 +114,10 @@ class StepWorkspace:
         passes: Sequence[Pass],
         rotary: dict[str, RotaryTable],
         modulation: Modulation,
+        bias: Tensor | None = None,
     ) -> None:
-        """`video` and `audio` are latents (1, T, C): only shapes are taken from any argument but `model`."""
+        """`video` and `audio` are latents (1, T, C), `bias` (T, T) for video's self-attention: only shapes are
+        taken from any argument but `model`."""
         self._model = model
         self._latents = (torch.empty_like(video), torch.empty_like(audio))
         self._step = torch.zeros(1, dtype=torch.int64, device=video.device)
@@ -99,13 +128,22 @@ class StepWorkspace:
         self._rotary = {name: (torch.empty_like(c), torch.empty_like(s)) for name, (c, s) in rotary.items()}
         self._tables = {name: _empty_table(table) for name, table in modulation.blocks.items()}
         self._heads = [_empty_table(table) for table in modulation.heads]
-        rows = {name: torch.empty_like(table.row(self._step)) for name, table in modulation.blocks.items()}
-        self._arguments: BlockArguments = {**self._rotary, **rows}
-        self._rows = rows
-        self._states = [(self._project_in(video, audio)) for _ in passes]
-        self._velocities = [Velocity(torch.empty_like(video), torch.empty_like(audio)) for _ in passes]
+        self._rows = {name: torch.empty_like(table.row(self._step)) for name, table in modulation.blocks.items()}
+        self._shared: BlockArguments = {**self._rotary, **self._rows}
+        if bias is not None:
+            self._shared[ATTENTION_BIAS] = bias.new_empty(bias.shape[0], _up_to(bias.shape[1], BIAS_ALIGNMENT))
+        self._arguments = [self._arguments_of(kind, self._shared) for kind in self._kinds]
+        parts = [(video, audio[:, : kind.audio_tokens]) for kind in self._kinds]
+        self._states = [self._project_in(*part) for part in parts]
+        self._velocities = [Velocity(torch.empty_like(part[0]), torch.empty_like(part[1])) for part in parts]
 
-    def load(self, passes: Sequence[Pass], rotary: dict[str, RotaryTable], modulation: Modulation) -> None:
+    def load(
+        self,
+        passes: Sequence[Pass],
+        rotary: dict[str, RotaryTable],
+        modulation: Modulation,
+        bias: Tensor | None = None,
+    ) -> None:
         """Copy in what a whole chunk shares."""
         for place, one in zip(self._contexts, passes, strict=True):
             place[0].copy_(one.context.video)
@@ -117,6 +155,9 @@ class StepWorkspace:
             _copy_table(self._tables[name], table)
         for head, table in zip(self._heads, modulation.heads, strict=True):
             _copy_table(head, table)
+        biases = self._shared.get(ATTENTION_BIAS)
+        if bias is not None and isinstance(biases, Tensor):
+            biases[:, : bias.shape[1]].copy_(bias)
 
     def set_step(self, step: int, video: Tensor, audio: Tensor) -> None:
         """Latents (1, T, C) that step number `step` starts from."""
@@ -130,31 +171,35 @@ class StepWorkspace:
         video, audio = self._project_in(*self._latents)
         for state in self._states:
             state[0].copy_(video)
-            state[1].copy_(audio)
+            state[1].copy_(audio[:, : state[1].shape[1]])
 
     def launch_blocks(self, run: Sequence[tuple[int, Any]], call: CallBlock) -> None:
         """The numbered blocks in order, each for every pass."""
         for index, block in run:
-            for state, context, (perturbed_blocks, isolated) in zip(
-                self._states, self._contexts, self._kinds, strict=True
+            for state, context, kind, arguments in zip(
+                self._states, self._contexts, self._kinds, self._arguments, strict=True
             ):
-                video, audio = call(block, *state, context, isolated, index in perturbed_blocks, self._arguments)
+                video, audio = call(block, *state, context, kind.isolated, kind.perturbs(index), arguments)
                 state[0].copy_(video)
                 state[1].copy_(audio)
 
     def rehearsal(self, blocks: Sequence[tuple[int, Any]]) -> Callable[[CallBlock], None]:
-        """Runs these blocks on copies of the tensors as they are now: another thread may call it."""
+        """Runs these blocks on copies of the tensors as they are now, once in every way that a pass runs some
+        block: another thread may call it."""
         states = [(video.clone(), audio.clone()) for video, audio in self._states]
         contexts = [(video.clone(), audio.clone()) for video, audio in self._contexts]
-        arguments: BlockArguments = {
+        shared: BlockArguments = {
             name: value.clone() if isinstance(value, Tensor) else (value[0].clone(), value[1].clone())
-            for name, value in self._arguments.items()
+            for name, value in self._shared.items()
         }
+        arguments = [self._arguments_of(kind, shared) for kind in self._kinds]
 
         def rehearse(call: CallBlock) -> None:
-            for index, block in blocks:
-                for state, context, (perturbed, isolated) in zip(states, contexts, self._kinds, strict=True):
-                    call(block, *state, context, isolated, index in perturbed, arguments)
+            for _, block in blocks:
+                for state, context, kind, its in zip(states, contexts, self._kinds, arguments, strict=True):
+                    call(block, *state, context, kind.isolated, None, its)
+                    if kind.perturbed_blocks:
+                        call(block, *state, context, kind.isolated, kind.perturbed, its)
 
         return rehearse
 
@@ -168,12 +213,30 @@ class StepWorkspace:
             shift, scale = (table[None, None] + head.row(self._step)[:, :, None]).unbind(2)
             for state, velocity in zip(self._states, self._velocities, strict=True):
                 place = velocity.audio if which else velocity.video
-                place.copy_(project(norm(state[which]) * (1 + scale) + shift))
+                tokens = place.shape[1]
+                place.copy_(project(norm(state[which]) * (1 + scale[:, :tokens]) + shift[:, :tokens]))
 
     @property
     def velocities(self) -> list[Velocity]:
         """Each pass's prediction; overwritten by the next step."""
         return self._velocities
+
+    def _arguments_of(self, kind: PassKind, shared: BlockArguments) -> BlockArguments:
+        """Views of what passes share, for the tokens that take part in one."""
+        arguments = dict(shared)
+        bias = shared.get(ATTENTION_BIAS)
+        if isinstance(bias, Tensor):
+            # One matrix seen by every head: diffusers would copy a (1, T, T) one for each, 1.2 GB at 4,080 tokens.
+            tokens, heads = bias.shape[0], self._model.config.num_attention_heads
+            arguments[ATTENTION_BIAS] = bias[:, :tokens].expand(heads, tokens, tokens)
+        if kind.audio_tokens is not None:
+            for name in _PER_AUDIO_TOKEN:
+                value = shared[name]
+                if isinstance(value, Tensor):
+                    arguments[name] = value[:, : kind.audio_tokens]
+                else:
+                    arguments[name] = (value[0][:, :, : kind.audio_tokens], value[1][:, :, : kind.audio_tokens])
+        return arguments
 
     def _project_in(self, video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
         model = self._model
@@ -181,12 +244,24 @@ class StepWorkspace:
         return model.proj_in(video.to(dtype)), model.audio_proj_in(audio.to(dtype))
 
 
+def capacity(table: ModulationTable) -> tuple[int, int]:
+    """Rows that a workspace has for a table: steps and levels."""
+    steps, levels = table.values.shape[:2]
+    return _up_to(steps, STEP_ROWS), levels if table.level_of_token is None else _up_to(levels, LEVEL_ROWS)
+
+
+def _up_to(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple
+
+
 def _empty_table(table: ModulationTable) -> ModulationTable:
     index = table.level_of_token
-    return ModulationTable(torch.empty_like(table.values), None if index is None else torch.empty_like(index))
+    values = table.values.new_zeros(*capacity(table), table.values.shape[2])
+    return ModulationTable(values, None if index is None else torch.empty_like(index))
 
 
 def _copy_table(place: ModulationTable, table: ModulationTable) -> None:
-    place.values.copy_(table.values)
+    steps, levels = table.values.shape[:2]
+    place.values[:steps, :levels].copy_(table.values)
     if place.level_of_token is not None and table.level_of_token is not None:
         place.level_of_token.copy_(table.level_of_token)
