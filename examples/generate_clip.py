@@ -19,8 +19,7 @@ from scope_streaming.media.timeline import exact_frame_rate
 SAMPLE_RATE = 48_000
 
 
-def generate(output: Path, prompt: str, model_dir: Path) -> None:
-    config = LTX2Config(base_seed=7)
+def generate(output: Path, prompt: str, model_dir: Path, config: LTX2Config) -> None:
     with closing(load_pipeline(model_dir, "auto")) as pipeline:
         session = Session(pipeline, config, prompt)
         rate = exact_frame_rate(config.frame_rate)
@@ -36,4 +35,4 @@ if __name__ == "__main__":
         raise SystemExit(__doc__)
     small = Path(platformdirs.user_cache_dir("scope-ltx"))
     directory = Path(sys.argv[3]) if len(sys.argv) == 4 else ensure_small_model(small)
-    generate(Path(sys.argv[1]), sys.argv[2], directory)
+    generate(Path(sys.argv[1]), sys.argv[2], directory, LTX2Config(base_seed=7))

@@ -34,6 +34,9 @@ class SegmentSource(Protocol):
     def last_stats(self) -> ChunkStats | None:
         """How long the last segment took."""
 
+    def close_sources(self) -> None:
+        """Close the files that it reads from. Nothing is generated any more."""
+
 
 class Backend(Protocol):
     """All but `probe` raise: ScopeLtxError for a model that cannot be used, ValueError for a bad device."""

@@ -11,7 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from scope_ltx.manifest import FileStatus, survey
+from scope_ltx.catalog import LORA_DIRECTORY, find_files, load_catalog
+from scope_ltx.manifest import FileStatus, load_manifest, survey
 
 PACKAGES = ("scope-ltx", "torch", "diffusers", "transformers", "safetensors", "sentencepiece", "av", "aiortc")
 
@@ -28,6 +29,26 @@ class DeviceReport:
 
 
 @dataclass(frozen=True)
+class OptionalPart:
+    """Something that one mode alone needs, at its place or not. Its absence is no problem."""
+
+    path: str
+    present: bool
+    needed_for: str
+    repo: str
+
+
+@dataclass(frozen=True)
+class LoraStatus:
+    """A LoRA file as found. `id` is None for one that the catalog does not list."""
+
+    id: str | None
+    path: Path
+    nbytes: int
+    published_nbytes: int | None
+
+
+@dataclass(frozen=True)
 class Report:
     """What was found. `problems` are sentences, each with what to do; none means ready to run."""
 
@@ -37,6 +58,8 @@ class Report:
     device: DeviceReport | None
     model: str | None
     files: tuple[FileStatus, ...]
+    optional: tuple[OptionalPart, ...]
+    loras: tuple[LoraStatus, ...]
     problems: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -56,6 +79,8 @@ class Report:
                 }
                 for file in self.files
             ],
+            "optional": [asdict(part) for part in self.optional],
+            "loras": [{**asdict(lora), "path": str(lora.path)} for lora in self.loras],
             "problems": list(self.problems),
         }
 
@@ -70,6 +95,8 @@ class Report:
         if self.model:
             lines.append(f"model         {self.model}")
         lines += [_file_line(file) for file in self.files]
+        lines += [_optional_line(part) for part in self.optional]
+        lines += [_lora_line(lora) for lora in self.loras]
         lines += [f"problem       {problem}" for problem in self.problems]
         lines.append("ready" if not self.problems else f"{len(self.problems)} problem(s) found")
         return "\n".join(lines)
@@ -99,7 +126,52 @@ def examine(directory: Path | str, device: DeviceReport | str) -> Report:
         device=None if isinstance(device, str) else device,
         model=None if isinstance(directory, str) else str(directory),
         files=files,
+        optional=() if isinstance(directory, str) else survey_optional(directory),
+        loras=() if isinstance(directory, str) else survey_loras(directory),
         problems=tuple(problems),
+    )
+
+
+def survey_optional(directory: Path) -> tuple[OptionalPart, ...]:
+    """The latent upsampler, and the models that draw control signals."""
+    manifest = load_manifest()
+    upsampler = manifest.upsampler
+    drawing = {
+        "depth": "control_group depth",
+        "pose": "control_group pose",
+        "person_detector": "control_group pose",
+    }
+    return (
+        OptionalPart(upsampler.path, (directory / upsampler.path).is_file(), "two_stage", upsampler.repo),
+        *(
+            OptionalPart(
+                model.path,
+                all((directory / model.path / name).is_file() for name in model.files),
+                drawing[model.role],
+                model.repo,
+            )
+            for model in manifest.control_models
+        ),
+    )
+
+
+def survey_loras(directory: Path) -> tuple[LoraStatus, ...]:
+    """The catalog's LoRAs that are somewhere below a model directory, then what else lies among the LoRAs."""
+    catalog = load_catalog()
+    found = find_files(catalog.loras, directory)
+    listed = [
+        LoraStatus(lora.id, path, path.stat().st_size, lora.bytes)
+        for lora in catalog.loras
+        if (path := found.get(lora.id))
+    ]
+    others = sorted((directory / LORA_DIRECTORY).rglob("*.safetensors"))
+    return (
+        *listed,
+        *(
+            LoraStatus(None, path, path.stat().st_size, None)
+            for path in others
+            if path.is_file() and not catalog.get(path)
+        ),
     )
 
 
@@ -133,6 +205,22 @@ def _version(package: str) -> str | None:
 def _file_line(file: FileStatus) -> str:
     if file.nbytes is None:
         return f"  missing     {file.published.path}"
-    published = file.published.bytes
-    compared = "the published size" if file.nbytes == published else f"the published one has {published:,}"
-    return f"  present     {file.published.path} ({file.nbytes:,} bytes, {compared})"
+    return f"  present     {file.published.path} ({_compared(file.nbytes, file.published.bytes)})"
+
+
+def _optional_line(part: OptionalPart) -> str:
+    if part.present:
+        return f"  present     {part.path}"
+    return f"  optional    {part.path}: needed for {part.needed_for} alone, published in {part.repo}"
+
+
+def _lora_line(lora: LoraStatus) -> str:
+    name = lora.id or "not in the catalog"
+    return f"  lora        {name}: {lora.path.name} ({_compared(lora.nbytes, lora.published_nbytes)})"
+
+
+def _compared(nbytes: int, published: int | None) -> str:
+    if published is None:
+        return f"{nbytes:,} bytes"
+    told = "the published size" if nbytes == published else f"the published one has {published:,}"
+    return f"{nbytes:,} bytes, {told}"

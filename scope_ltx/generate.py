@@ -14,6 +14,7 @@ import numpy as np
 from scope_ltx.backend import SegmentSource
 from scope_ltx.clip import ClipWriter
 from scope_ltx.config import LTX2Config
+from scope_ltx.sound_in.track import TrackEnded
 from scope_streaming.media.segment import Segment
 from scope_streaming.media.timeline import exact_frame_rate
 
@@ -43,7 +44,9 @@ class Destination:
 def generate_clip(source: SegmentSource, config: LTX2Config, chunks: int, destination: Destination) -> str:
     """Take `chunks` segments from `source` and write them as they come; returns one line about the clip.
 
-    Shows a progress bar, then each of the source's notes once, on stderr. Frames are kept only for a dump.
+    Fewer when the driving track ends and the stream with it. Shows a progress bar, then each of the source's notes
+    once, on stderr. Frames are kept only for a dump. Raises what the source does, and TrackEnded when the track
+    had no sound for even one chunk.
     """
     frames, media_s, work_s = 0, 0.0, 0.0
     dump: list[Segment] = []
@@ -52,7 +55,13 @@ def generate_clip(source: SegmentSource, config: LTX2Config, chunks: int, destin
         writer: ClipWriter | None = None
         bar = click.progressbar(range(chunks), label="generating", show_pos=True, file=sys.stderr)
         for _ in stack.enter_context(bar):
-            segment = source.next_segment()
+            try:
+                segment = source.next_segment()
+            except TrackEnded as error:
+                if writer is None:
+                    raise
+                notes.append(f"{error}, and the clip with it")
+                break
             if writer is None:
                 writer = stack.enter_context(_writer_for(segment, config, destination.clip))
             writer.write(segment)

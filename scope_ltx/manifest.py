@@ -1,4 +1,4 @@
-"""plugin.toml as typed objects, and the five model files as paths.
+"""plugin.toml as typed objects, and the files of a model as paths.
 
 Knows names, places and published sizes, and what is known of each catalogued LoRA. Opens no model file and
 imports no torch.
@@ -7,7 +7,8 @@ imports no torch.
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
@@ -21,6 +22,13 @@ LoraKind = Literal["standard", "audio_video", "in_context", "identity", "distill
 Checkpoint = Literal["distilled", "dev", "dev+distilled-lora"]
 PromptForm = Literal["free", "scene", "token", "two_part", "channels", "edit"]
 ReferenceKind = Literal["none", "control", "tracks", "sheet", "clip", "masked_clip", "letterbox"]
+
+ROLES: tuple[Role, ...] = ("transformer", "text_projection", "text_encoder", "video_vae", "audio_vae")
+
+COMPLETE_ROLES: tuple[Role, ...] = ("transformer", "text_projection", "video_vae", "audio_vae")
+"""The parts that Lightricks' complete checkpoints hold."""
+COMPLETE_DIRECTORY = "checkpoints"
+"""Where a complete checkpoint lies below a model directory: the only .safetensors file in there, of any name."""
 
 _SHA256 = "^[0-9a-f]{64}$"
 
@@ -44,14 +52,23 @@ class PluginFacts(_Facts):
     model_license: str
 
 
-class PublishedFile(_Facts):
-    """One `[[files]]` table. `path` is below a model directory, size and hash are as published."""
+class RemoteFile(_Facts):
+    """A file to download. `path` is below a model directory, size and hash are as published.
 
-    role: Role
+    repo_path: its path in the repository where that is another one.
+    """
+
     path: str
     repo: str
+    repo_path: str | None = None
     bytes: int = Field(gt=0)
     sha256: str | None = Field(default=None, pattern=_SHA256)
+
+
+class PublishedFile(RemoteFile):
+    """One `[[files]]` table: a file that every model needs."""
+
+    role: Role
 
 
 class ControlModel(_Facts):
@@ -212,10 +229,11 @@ class Lora(_Facts):
 
 
 class Manifest(_Facts):
-    """All of plugin.toml."""
+    """All of plugin.toml. upsampler: of latents, for two-stage sampling; the only mode that needs it."""
 
     plugin: PluginFacts
     files: tuple[PublishedFile, ...]
+    upsampler: RemoteFile
     control_models: tuple[ControlModel, ...] = ()
     loras: tuple[Lora, ...] = ()
 
@@ -272,40 +290,68 @@ class FileStatus:
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """Where the five files of one model are."""
+    """Where the files of one model are. Up to four of them may be one and the same: a complete checkpoint.
 
+    upsampler: where it belongs, whether or not it is there.
+    """
+
+    directory: Path
     transformer: Path
     text_projection: Path
     text_encoder: Path
     video_vae: Path
     audio_vae: Path
+    upsampler: Path
 
     @classmethod
     def below(cls, directory: Path) -> ModelFiles:
         """Where the files belong below `directory`, whether or not they are there."""
-        manifest = load_manifest()
-        return cls(**{role: directory / manifest.file(role).path for role in _roles()})
+        return cls._of(directory, {role: directory / load_manifest().file(role).path for role in ROLES})
 
     @classmethod
     def in_directory(cls, directory: Path) -> ModelFiles:
-        """The files of a complete model directory. Raises CheckpointError listing what is missing."""
+        """The files of a complete model directory: published split files, and the one file in `checkpoints/` for
+        what is not there of them.
+
+        Raises CheckpointError listing what is missing, and for several files to choose from.
+        """
         if not directory.is_dir():
             problem = "is a file, not a model directory" if directory.exists() else "no such model directory"
             raise CheckpointError(directory, problem, advice=_ADVICE)
-        missing = [file.published.path for file in survey(directory) if file.nbytes is None]
+        found = survey(directory)
+        missing = [file for file in found if file.nbytes is None]
+        complete = complete_checkpoints(directory)
+        if len(complete) > 1 and any(file.role in COMPLETE_ROLES for file in missing):
+            names = [path.name for path in complete]
+            advice = "Leave the one to use, and move the others out of it"
+            raise CheckpointError(directory / COMPLETE_DIRECTORY, "holds several files", keys=names, advice=advice)
         if missing:
-            count = f"{len(missing)} of {len(_roles())} model files are missing"
-            raise CheckpointError(directory, count, keys=missing, advice=_ADVICE)
-        return cls.below(directory)
+            count = f"{len(missing)} of {len(ROLES)} model files are missing"
+            raise CheckpointError(directory, count, keys=[file.published.path for file in missing], advice=_ADVICE)
+        return cls._of(directory, {file.role: file.path for file in found})
+
+    @classmethod
+    def _of(cls, directory: Path, paths: Mapping[str, Path]) -> ModelFiles:
+        return cls(directory=directory, upsampler=directory / load_manifest().upsampler.path, **paths)
+
+
+def complete_checkpoints(directory: Path) -> list[Path]:
+    """The files that may each stand for the four of COMPLETE_ROLES."""
+    return sorted(path for path in (directory / COMPLETE_DIRECTORY).glob("*.safetensors") if path.is_file())
 
 
 def survey(directory: Path) -> tuple[FileStatus, ...]:
     """Every model file with its size or its absence; never raises for what is not there."""
     manifest = load_manifest()
+    complete = complete_checkpoints(directory)
     found = []
-    for role in _roles():
+    for role in ROLES:
         published = manifest.file(role)
         path = directory / published.path
+        if not path.is_file() and role in COMPLETE_ROLES and len(complete) == 1:
+            path = complete[0]
+            shown = {"path": f"{COMPLETE_DIRECTORY}/{path.name}", "bytes": path.stat().st_size, "sha256": None}
+            published = published.model_copy(update=shown)
         found.append(FileStatus(role, path, path.stat().st_size if path.is_file() else None, published))
     return tuple(found)
 
@@ -318,11 +364,8 @@ def _has_field(facts: BaseModel, dotted: str) -> bool:
     return not rest or (isinstance(value, BaseModel) and _has_field(value, rest))
 
 
-def _roles() -> tuple[Role, ...]:
-    return tuple(field.name for field in fields(ModelFiles))  # type: ignore[misc]
-
-
 _ADVICE = (
     "Run `scope-ltx doctor --model DIR` to see which files are expected where, "
+    f"put a complete checkpoint into {COMPLETE_DIRECTORY}/ instead of all but the text encoder, "
     "or use `--model small`, which needs no download"
 )

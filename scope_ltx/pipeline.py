@@ -1,6 +1,7 @@
 """One chunk: a validated request in, frames and samples out.
 
-    prompt -> text context (cached) -> noise as token sequences -> denoise -> decode picture and sound
+    LoRAs merged -> prompt to text context (cached) -> inputs and noise to token sequences -> denoise, in one stage
+    or two -> decode picture and sound
 
 Belongs to one thread at a time, the generation thread. Only a chunk's decode may run beside it, on a thread and
 a stream of its own, while the next chunk denoises.
@@ -13,28 +14,34 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from scope_ltx.conditioning.sequence import TokenSequence
+from scope_ltx.conditioning.chunk import GuideScales, SequenceBuilder, demand_of
+from scope_ltx.conditioning.stages import StagePlan, plan_stages
 from scope_ltx.config import LTX2Config
+from scope_ltx.control.frames import FrameFunction
+from scope_ltx.control.groups import ControlGroup, build_control
 from scope_ltx.engine import DEFAULT_ENGINE, GIB, EngineOptions
-from scope_ltx.manifest import ModelFiles
+from scope_ltx.errors import UnsupportedError
+from scope_ltx.manifest import ModelFiles, load_manifest
+from scope_ltx.models.adapters import LoraAdapter, Selection
 from scope_ltx.models.components import Components, load_components
 from scope_ltx.models.decode import AudioDecoder, Latents, VideoDecoder
 from scope_ltx.models.decode_stage import DecodeStage
+from scope_ltx.models.encoders import InputEncoder
 from scope_ltx.models.kernels import kernels_for
 from scope_ltx.models.memory import ModelMemory
 from scope_ltx.models.placement import Placement
-from scope_ltx.models.text import PromptEncoder, TextContext
+from scope_ltx.models.text import PromptEncoder, TextContext, blended
 from scope_ltx.request import Chunk, ChunkRequest, ChunkStats
 from scope_ltx.sampling.denoiser import Denoiser
 from scope_ltx.sampling.geometry import SAMPLE_RATE, ChunkGeometry
+from scope_ltx.sampling.guidance import NO_GUIDANCE, Guidance, guidance_of
+from scope_ltx.sampling.headroom import Demand
 from scope_ltx.sampling.loop import denoise
-from scope_ltx.sampling.schedules import resolve_schedule
-from scope_ltx.sampling.workspace import Pass
-from scope_ltx.support import refuse_unsupported
 from scope_streaming.clock import Clock, SystemClock
 from scope_streaming.weights.compiled import BackgroundThread
 from scope_streaming.weights.streamer import NoWalk
@@ -43,9 +50,28 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """What is decided about a chunk before the device is asked for anything."""
+
+    request: ChunkRequest
+    stages: StagePlan
+    loras: Selection
+    guidance: Guidance
+
+    @property
+    def scales(self) -> GuideScales:
+        return GuideScales(self.loras.downscale, self.loras.temporal_scale)
+
+    @property
+    def demand(self) -> Demand:
+        return demand_of(self.request.config, self.request.inputs, self.scales, self.guidance.count)
+
+
+@dataclass(frozen=True)
 class Denoised:
     """One chunk between its two halves. `notes` are for the user."""
 
+    request: ChunkRequest
     latents: Latents
     geometry: ChunkGeometry
     text_s: float
@@ -56,16 +82,18 @@ class Denoised:
 
 
 class Pipeline:
-    """Generates chunks with a loaded model. Stateless between chunks except for the prompt cache."""
+    """Generates chunks with a loaded model. Stateless between chunks except for what it keeps to be quick: encoded
+    prompts and inputs, merged LoRAs."""
 
     def __init__(self, components: Components, clock: Clock, first: LTX2Config | None = None) -> None:
         """Gives the model's blocks their places, with room for requests like `first` (None: the default).
 
         Raises BudgetError, PinningError, ValueError for an acceleration that the device does not have.
         """
+        self._components = components
         self._device = components.device
         self._clock = clock
-        self._last: ChunkGeometry | None = None
+        self._last: Demand | None = None
         self._background = BackgroundThread()
         kernels = kernels_for(
             self._device, components.engine.acceleration, self._background, lambda: self._decode.busy
@@ -78,7 +106,9 @@ class Pipeline:
             pinned=not components.engine.pageable,
         )
         self._prompts = PromptEncoder(components.tokenizer, components.text_encoder, components.connectors)
-        self._memory = ModelMemory(components, ChunkGeometry.of(first or LTX2Config()), self._moved)
+        self._inputs = InputEncoder(components, self._control)
+        self._loras = LoraAdapter(components)
+        self._memory = ModelMemory(components, Demand.of(ChunkGeometry.of(first or LTX2Config())), self._moved)
         self._denoiser = Denoiser(components.transformer, self.placement.walk, new_runner(), kernels.blocks)
 
     @property
@@ -96,7 +126,7 @@ class Pipeline:
         compiled is left to itself."""
         self._decode.close()
         self._memory.close()
-        del self._memory, self._prompts, self._denoiser, self._decode
+        del self._memory, self._prompts, self._inputs, self._loras, self._denoiser, self._decode, self._components
 
     def generate(self, request: ChunkRequest) -> Chunk:
         """`submit`, and wait for the chunk."""
@@ -110,22 +140,22 @@ class Pipeline:
         A request that needs more memory than the last ones, or that runs out of it, moves blocks of the model
         off the device first; running out is tried again once, and told in the chunk's notes.
 
-        Raises UnsupportedError for a mode this pipeline does not have, GenerationCancelled when asked to stop,
+        Raises UnsupportedError for LoRAs, inputs and sizes that do not fit each other, LoraError and
+        CheckpointError for files, ValueError for inputs of the wrong form, GenerationCancelled when asked to stop,
         BudgetError for a request that the memory budget cannot hold.
         """
-        refuse_unsupported(request.config)
-        geometry = ChunkGeometry.of(request.config)
+        prepared = self._prepare(request)
         if self._last is not None:
             # Only now, because its decode ran beside whatever came after it.
             self._memory.learn(self._last)
         self._last = None
-        self._memory.fit(geometry)
+        self._memory.fit(prepared.demand)
         try:
-            started = self._start(request)
+            started = self._start(prepared)
         except torch.OutOfMemoryError as error:
             logger.warning("%s", error)
         else:
-            self._last = geometry
+            self._last = prepared.demand
             return started
         # Outside the except clause: the exception's traceback holds on to the tensors that did not fit.
         before = len(self.placement.plan.streamed)
@@ -134,58 +164,110 @@ class Pipeline:
             f"the device ran out of memory: {len(self.placement.plan.streamed) - before} more of the model's "
             "blocks are streamed now, which is slower. Lower the size or the number of frames to avoid it."
         )
-        return self._start(request, note)
+        return self._start(prepared, note)
 
-    def _start(self, request: ChunkRequest, *notes: str) -> Future[Chunk]:
-        denoised = self._denoise(request, notes)
+    def _prepare(self, request: ChunkRequest) -> Prepared:
+        config, inputs = request.config, request.inputs
+        selection = self._loras.select(config, reference=inputs.reference is not None)
+        upsampler = self._components.upsampler
+        if upsampler is not None and not config.two_stage:
+            upsampler.rest()
+        if config.two_stage and upsampler is None:
+            raise UnsupportedError(
+                "two_stage needs the latent upsampler, and the model directory has none: "
+                f"add {load_manifest().upsampler.path}, or switch two_stage off"
+            )
+        guidance = guidance_of(config, voice=inputs.voice is not None)
+        return Prepared(request, plan_stages(config), selection, guidance)
+
+    def _start(self, prepared: Prepared, *notes: str) -> Future[Chunk]:
+        denoised = self._denoise(prepared, notes)
         geometry = denoised.geometry
         # While blocks are compiled the device shall run dry now and then: with decodes beside chunks that followed
         # each other without a gap, an H200 took 95 to 150 s to compile, with gaps 59 s.
         return self._decode.start(
             partial(self._decoded, denoised),
             geometry.grid,
-            geometry.audio_tokens,
+            None if prepared.request.inputs.driving else geometry.audio_tokens,
             may_overlap=not self._background.busy,
         )
 
-    def _denoise(self, request: ChunkRequest, notes: tuple[str, ...]) -> Denoised:
-        config = request.config
-        schedule = resolve_schedule(config)
-        geometry = ChunkGeometry.of(config)
-
+    def _denoise(self, prepared: Prepared, notes: tuple[str, ...]) -> Denoised:
+        request, config = prepared.request, prepared.request.config
         started = self._clock.now()
-        context = self.encode(request.prompt)
+        notes = (*notes, *self._merge(prepared.loras))
+        context = self._context(request)
+        negative = self._prompts.encode(config.negative_prompt) if prepared.guidance.needs_negative else None
         # A new prompt has gone through the same slots.
         self.placement.walk.prefetch()
         encoded = self._clock.now()
-        video, audio = self.noise(geometry, request.seed)
-        latents = Latents(
-            *denoise(
-                self._denoiser,
-                video,
-                audio,
-                [Pass(context)],
-                schedule.sigmas,
-                ffn_chunk_size=config.ffn_chunk_size,
-                cancel=request.cancel,
-            )
-        )
+        latents = self._denoised_latents(prepared, context, negative)
         if self._device.type == "cuda":
             # Once per chunk, outside the loop: the decode reads the latents on another stream.
             torch.cuda.current_stream(self._device).synchronize()
+        schedule = (prepared.stages.note,) if prepared.stages.note else ()
+        texts = [one.text for one in request.mix] or [request.prompt]
+        prompts = [note for text in texts for note in prepared.loras.prompt_notes(text)]
         return Denoised(
+            request,
             latents,
-            geometry,
+            prepared.stages.stages[-1].geometry,
             text_s=encoded - started,
             denoise_s=self._clock.now() - encoded,
-            steps=len(schedule.sigmas) - 1,
+            steps=prepared.stages.steps,
             engine=self._denoiser.engine,
-            notes=(*config.adjustments, *((schedule.note,) if schedule.note else ()), *notes),
+            notes=(*config.adjustments, *schedule, *prepared.loras.notes, *prompts, *notes),
         )
+
+    def _denoised_latents(self, prepared: Prepared, context: TextContext, negative: TextContext | None) -> Latents:
+        request, config = prepared.request, prepared.request.config
+        builder = SequenceBuilder(
+            config, request.inputs, prepared.scales, request.seed, self._inputs, self._denoiser, self._device
+        )
+        made: tuple[Tensor, Tensor] | None = None
+        for stage, before in zip(prepared.stages.stages, (None, *prepared.stages.stages), strict=False):
+            if made is not None and before is not None:
+                made = (self._upsampled(made[0], before.geometry), made[1])
+            video, audio = builder.sequences(stage, made)
+            guidance = NO_GUIDANCE if stage.refines else prepared.guidance
+            plan = guidance.plan(context, video, audio, negative)
+            made = denoise(
+                self._denoiser,
+                video,
+                audio,
+                plan.passes,
+                stage.sigmas,
+                combine=plan.combine,
+                ffn_chunk_size=config.ffn_chunk_size,
+                cancel=request.cancel,
+            )
+        assert made is not None
+        return Latents(*made)
+
+    def _upsampled(self, video: Tensor, geometry: ChunkGeometry) -> Tensor:
+        assert self._components.upsampler is not None
+        return self._components.upsampler.upsample(video, geometry.grid)
+
+    def _merge(self, selection: Selection) -> tuple[str, ...]:
+        """Make the weights those of the selection; a sentence when that took any work."""
+        applied = self._loras.apply(selection.loras, self.placement)
+        if applied.text_changed:
+            self._prompts.forget()
+        if not applied.layers:
+            return ()
+        return (f"LoRAs: {applied.layers} layers merged in {applied.seconds:.1f} s",)
+
+    def _context(self, request: ChunkRequest) -> TextContext:
+        if not request.mix:
+            return self._prompts.encode(request.prompt)
+        return blended([(self._prompts.encode(one.text), one.weight) for one in request.mix])
 
     def _decoded(self, denoised: Denoised, beside: bool) -> Chunk:
         started = self._clock.now()
-        frames, samples = self.decode(denoised.latents, denoised.geometry)
+        driving, geometry = denoised.request.inputs.driving, denoised.geometry
+        frames, samples = self._decode.decode(
+            denoised.latents, geometry.grid, None if driving else geometry.samples
+        )
         stats = ChunkStats(
             text_s=denoised.text_s,
             denoise_s=denoised.denoise_s,
@@ -194,11 +276,12 @@ class Pipeline:
             engine=denoised.engine,
             overlapped=beside,
         )
-        return Chunk(frames.numpy(), samples.numpy(), SAMPLE_RATE, stats, denoised.notes)
+        sound = driving.output if driving else cast(Tensor, samples).numpy()
+        return Chunk(frames.numpy(), sound, SAMPLE_RATE, stats, denoised.notes)
 
-    def decode(self, latents: Latents, geometry: ChunkGeometry) -> tuple[Tensor, Tensor]:
-        """(F, H, W, 3) uint8 and (2, N) float32, both on the CPU."""
-        return self._decode.decode(latents, geometry.grid, geometry.samples)
+    def _control(self, group: ControlGroup) -> FrameFunction:
+        models = self._components.directory
+        return build_control(group, manifest=load_manifest(), models=models, device=self._device)
 
     def _moved(self, placement: Placement | None) -> None:
         """The blocks' addresses are about to change (None), or have changed."""
@@ -207,23 +290,6 @@ class Pipeline:
             self._denoiser.use(NoWalk())
         else:
             self._denoiser.use(placement.walk)
-
-    @torch.inference_mode()
-    def encode(self, prompt: str) -> TextContext:
-        return self._prompts.encode(prompt)
-
-    def noise(self, geometry: ChunkGeometry, seed: int) -> tuple[TokenSequence, TokenSequence]:
-        """Pure noise in token layout, video drawn first, on the CPU: one seed is one noise on every device."""
-        generator = torch.Generator("cpu").manual_seed(seed)
-        video, audio = (
-            torch.randn(1, tokens, 128, generator=generator).to(self._device)
-            for tokens in (geometry.video_tokens, geometry.audio_tokens)
-        )
-        video_coords = self._denoiser.video_coords(
-            geometry.latent_frames, geometry.latent_height, geometry.latent_width, float(geometry.frame_rate)
-        )
-        audio_coords = self._denoiser.audio_coords(geometry.audio_tokens)
-        return TokenSequence(video, video_coords), TokenSequence(audio, audio_coords)
 
 
 def load_pipeline(

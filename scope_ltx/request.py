@@ -11,18 +11,30 @@ import numpy as np
 import numpy.typing as npt
 
 from scope_ltx.config import LTX2Config
+from scope_ltx.inputs import NO_INPUTS, ChunkInputs
+
+
+@dataclass(frozen=True)
+class WeightedPrompt:
+    """`weight` is relative to the others of a mix, and above 0."""
+
+    text: str
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
 class ChunkRequest:
     """Everything that decides one chunk: the same request gives the same frames and samples.
 
+    `mix` blends several prompts by weight; where it is not empty, `prompt` is only their description.
     Setting `cancel` abandons the chunk at the next step boundary with `GenerationCancelled`.
     """
 
     config: LTX2Config
     prompt: str
     seed: int
+    inputs: ChunkInputs = NO_INPUTS
+    mix: tuple[WeightedPrompt, ...] = ()
     cancel: threading.Event = field(default_factory=threading.Event, compare=False)
 
 
@@ -53,6 +65,8 @@ class ChunkStats:
 @dataclass(frozen=True)
 class Chunk:
     """One generated chunk, on the CPU. Frames and samples last equally long (to half a sample).
+
+    With a tail in its inputs it begins with what the tail shows and sounds: a session leaves that out.
 
     frames: uint8 RGB (F, H, W, 3). samples: float32 in [-1, 1], (channels, N) at `sample_rate`.
     `notes` are sentences for the user about what was decided for them (a snapped size, a schedule fallback).

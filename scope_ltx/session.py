@@ -5,20 +5,26 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
 from typing import TypeVar
 
 from scope_ltx.config import LTX2Config
 from scope_ltx.errors import GenerationCancelled
-from scope_ltx.request import Chunk, ChunkRequest, ChunkStats, Generator
+from scope_ltx.inputs import Pixels, Samples
+from scope_ltx.prompt_mix import Transition, checked_mix, described
+from scope_ltx.request import Chunk, ChunkRequest, ChunkStats, Generator, WeightedPrompt
+from scope_ltx.sampling.geometry import SAMPLE_RATE
+from scope_ltx.sources import ChunkSources, Taken
+from scope_ltx.splice import Cut, Kept
+from scope_streaming.clock import Clock, SystemClock
 from scope_streaming.media.segment import Segment
-from scope_streaming.media.timeline import Timeline, exact_frame_rate
+from scope_streaming.media.timeline import Timeline, segment_samples
 
 Made = TypeVar("Made")
 Placed = TypeVar("Placed")
 
-MAX_PROMPT_CHARACTERS = 10_000
 REMEMBERED_PROMPTS = 8
 """Prompts kept by segment index. Between generation and the screen lie at most three segments."""
 
@@ -34,37 +40,45 @@ def chunk_seed(base_seed: int, index: int, randomize: bool, nonce: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def checked_prompt(prompt: str) -> str:
-    """`prompt` stripped. Raises ValueError when it is empty, too long or no valid text."""
-    text = prompt.strip()
-    if not text:
-        raise ValueError("the prompt is empty: describe what the stream should show and sound like")
-    if len(text) > MAX_PROMPT_CHARACTERS:
-        raise ValueError(f"the prompt has {len(text)} characters, at most {MAX_PROMPT_CHARACTERS} are taken")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ValueError(f"the prompt is no valid text at character {error.start}: a lone surrogate") from error
-    return text
+@dataclass(frozen=True)
+class _Begun:
+    """A chunk that is being made."""
+
+    request: ChunkRequest
+    cut: Cut
+    kept: Kept | None
+    taken: Taken
 
 
 class Session:
-    """Thread-safe. Any thread changes parameters; one thread, the generation thread, makes segments.
+    """Thread-safe. Any thread changes parameters and pushes live input; one thread, the generation thread, makes
+    segments.
 
     A change applies to the next chunk that starts. `nonce` sets one run's random seeds apart from another's.
     """
 
-    def __init__(self, generator: Generator, config: LTX2Config, prompt: str, nonce: str = "") -> None:
+    def __init__(
+        self,
+        generator: Generator,
+        config: LTX2Config,
+        prompt: str,
+        nonce: str = "",
+        clock: Clock | None = None,
+    ) -> None:
+        """`clock` times live input; None: the system's."""
         self._generator = generator
         self._config = config
-        self._prompt = checked_prompt(prompt)
+        self._prompts_ahead = Transition(checked_mix([WeightedPrompt(prompt)]))
         self._nonce = nonce
+        self._sources = ChunkSources(clock or SystemClock())
         self._lock = threading.Lock()
         self._index = 0
         self._begun = 0
         self._timeline: Timeline | None = None
         self._cancel: threading.Event | None = None
         self._closed = False
+        self._finishing: Future[Segment] | None = None
+        self._kept: Kept | None = None
         self._notes: tuple[str, ...] = ()
         self._stats: ChunkStats | None = None
         self._prompts: deque[tuple[int, str]] = deque(maxlen=REMEMBERED_PROMPTS)
@@ -76,9 +90,9 @@ class Session:
 
     @property
     def prompt(self) -> str:
-        """Of the next chunk that starts."""
+        """What the chunks to come head for: the prompt, or several with their shares."""
         with self._lock:
-            return self._prompt
+            return described(self._prompts_ahead.end)
 
     @property
     def last_notes(self) -> tuple[str, ...]:
@@ -99,10 +113,23 @@ class Session:
 
     def set_prompt(self, text: str) -> str:
         """Returns the prompt as it will be used. Raises ValueError as `checked_prompt`."""
-        prompt = checked_prompt(text)
+        return self.set_prompts([WeightedPrompt(text)])
+
+    def set_prompts(self, prompts: Sequence[WeightedPrompt], transition_chunks: int = 0) -> str:
+        """Blend several prompts by weight, on any scale; get there over so many chunks, the last of which is all
+        theirs (0: the next chunk). Returns them as they will be used. Raises ValueError as `checked_mix`."""
+        mix = checked_mix(prompts)
         with self._lock:
-            self._prompt = prompt
-        return prompt
+            self._prompts_ahead.turn(mix, transition_chunks)
+        return described(mix)
+
+    def push_frame(self, frame: Pixels, at_s: float | None = None) -> None:
+        """A live reference frame: see `ChunkSources.push_frame`."""
+        self._sources.push_frame(frame, at_s)
+
+    def push_audio(self, samples: Samples, timestamp: int | None = None) -> None:
+        """Live driving sound: see `ChunkSources.push_audio`."""
+        self._sources.push_audio(samples, timestamp)
 
     def prompt_of(self, index: int) -> str | None:
         """The prompt that segment `index` was made from; None when that is long ago or still to come."""
@@ -117,18 +144,21 @@ class Session:
         """Make the next chunk and place it on the timeline. Generation thread only; blocks until the next one
         may be begun.
 
-        Raises GenerationCancelled after `cancel` or `close`, and whatever the generator raises, here or in the
+        Raises GenerationCancelled after `cancel` or `close`, TrackEnded when a driving track that is to stop has
+        ended, what the sources and the generator raise, here or in the
         future; there also ValueError when the generator's sound is not as long as its picture. A chunk that
         failed leaves no gap.
         """
-        request = self._request()
+        begun = self._begin()
         try:
-            chunk = self._generator.submit(request)
+            chunk = self._generator.submit(begun.request)
         except BaseException:
             with self._lock:
                 self._begun -= 1
             raise
-        return _then(chunk, lambda made: self._placed(made, request))
+        begun.taken.commit()
+        self._finishing = _then(chunk, lambda made: self._placed(made, begun))
+        return self._finishing
 
     def cancel(self) -> None:
         """Give up the chunk that is being made, if any; the next one starts as usual."""
@@ -142,37 +172,65 @@ class Session:
             self._closed = True
         self.cancel()
 
-    def _request(self) -> ChunkRequest:
+    def close_sources(self) -> None:
+        """Close files and live inputs: when the generation thread has ended."""
+        self._sources.close()
+
+    def _begin(self) -> _Begun:
+        """Decide the next chunk and prepare its inputs."""
         with self._lock:
             if self._closed:
                 raise GenerationCancelled("the session is closed")
             config = self._config
+        kept = self._to_go_on_from(config)
+        cut = Cut.of(config, continues=kept is not None, driven=self._sources.drives(config))
+        taken = self._sources.take(config, cut, kept)
+        with self._lock:
             seed = chunk_seed(config.base_seed, self._begun, config.randomize_seed, self._nonce)
-            request = ChunkRequest(config, self._prompt, seed)
+            mix = self._prompts_ahead.next()
+            request = ChunkRequest(config, described(mix), seed, taken.inputs, mix if len(mix) > 1 else ())
             self._cancel = request.cancel
+            if self._closed:
+                request.cancel.set()
             self._begun += 1
-            return request
+        return _Begun(request, cut, kept, taken)
 
-    def _placed(self, made: Future[Chunk], request: ChunkRequest) -> Segment:
+    def _to_go_on_from(self, config: LTX2Config) -> Kept | None:
+        """What the chunk before has left, where the next one shall go on from it and can. Waits for that chunk."""
+        if config.continuity == "cut":
+            return None
+        if self._finishing is not None:
+            wait([self._finishing])
+        with self._lock:
+            return self._kept if self._kept is not None and self._kept.fits(config) else None
+
+    def _placed(self, made: Future[Chunk], begun: _Begun) -> Segment:
         """Raises what making the chunk has raised."""
         with self._lock:
-            chunk = made.result()
+            chunk, request, cut = made.result(), begun.request, begun.cut
+            self._require_whole(chunk, cut)
             if self._timeline is None:
                 self._timeline = Timeline(chunk.sample_rate)
-            times = self._timeline.peek(len(chunk.frames), exact_frame_rate(request.config.frame_rate))
-            if chunk.sample_rate != times.sample_rate or chunk.samples.shape[-1] != times.samples:
-                raise ValueError(
-                    f"the generator made {chunk.samples.shape[-1]} samples at {chunk.sample_rate} Hz; "
-                    f"{len(chunk.frames)} frames at {request.config.frame_rate:g} fps need {times.samples} "
-                    f"at {times.sample_rate} Hz"
-                )
-            segment = Segment(self._index, chunk.frames, chunk.samples, times)
+            frames, samples = cut.shown(chunk.frames, chunk.samples, begun.kept)
+            times = self._timeline.peek(len(frames), cut.rate)
+            segment = Segment(self._index, frames, samples, times)
             self._timeline.commit(times)
+            self._kept = cut.kept(chunk.frames, chunk.samples)
             self._prompts.append((self._index, request.prompt))
             self._index += 1
-            self._notes = tuple(dict.fromkeys((*request.config.adjustments, *chunk.notes)))
+            self._notes = tuple(dict.fromkeys((*request.config.adjustments, *begun.taken.notes, *chunk.notes)))
             self._stats = chunk.stats
             return segment
+
+    def _require_whole(self, chunk: Chunk, cut: Cut) -> None:
+        """Raises ValueError for a chunk whose sound is not as long as its picture."""
+        needed = cut.samples if cut.driven else segment_samples(len(chunk.frames), cut.rate, SAMPLE_RATE)
+        found = chunk.samples.shape[-1]
+        if chunk.sample_rate != SAMPLE_RATE or found != needed:
+            raise ValueError(
+                f"the generator made {found} samples at {chunk.sample_rate} Hz; {len(chunk.frames)} frames at "
+                f"{float(cut.rate):g} fps need {needed} at {SAMPLE_RATE} Hz"
+            )
 
 
 def _then(source: Future[Made], step: Callable[[Future[Made]], Placed]) -> Future[Placed]:

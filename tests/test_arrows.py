@@ -28,11 +28,12 @@ ALLOWED = {
     "scope_quant": set(),
 }
 ROOMS = (
-    {"", "errors", "config", "config_file", "engine", "manifest", "catalog", "prompts", "request", "support"},
-    {"checkpoints", "media_in", "compose"},
+    {"", "errors", "media_in", "compose", "mode_parameters", "config", "config_file"}
+    | {"engine", "manifest", "catalog", "prompts", "inputs", "request"},
+    {"checkpoints"},
     {"conditioning", "sampling", "models", "lora", "sound_in", "control"},
     {"pipeline"},
-    {"session"},
+    {"session", "sources", "splice", "prompt_mix"},
     {"hosts"},
     {"cli", "backend", "generate", "clip", "doctor", "inspect_file"},
 )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import groupby
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +15,8 @@ from pydantic import ValidationError
 
 from scope_ltx.config import LTX2Config, describe_problems
 from scope_ltx.config_file import load_config, parse_assignment, read_parameters
+from scope_ltx.media_in.pins import ImagePin
+from scope_ltx.mode_parameters import SECTIONS, LoraChoice, Widget
 
 DEFAULTS = {
     "height": 384,
@@ -26,10 +30,29 @@ DEFAULTS = {
     "ffn_chunk_size": 4096,
     "i2v_image": None,
     "i2v_strength": 1.0,
+    "images": (),
+    "image_fit": "crop",
+    "reference_video": None,
     "control_strength": 1.0,
+    "control_group": "none",
+    "reference_at_end": "loop",
     "audio_input": None,
     "audio_mode": "driving",
     "identity_guidance_scale": 3.0,
+    "audio_at_end": "loop",
+    "loras": (),
+    "negative_prompt": "",
+    "cfg_scale": 1.0,
+    "audio_cfg_scale": 1.0,
+    "stg_scale": 0.0,
+    "stg_blocks": (28,),
+    "stg_mode": "both",
+    "modality_scale": 1.0,
+    "guidance_rescale": 0.0,
+    "continuity": "cut",
+    "overlap_latents": 2,
+    "trim_tail": 0,
+    "two_stage": False,
     "lora_merge_strategy": "permanent_merge",
     "sigmas": None,
     "realtime_pacing_slack": 0.0,
@@ -55,6 +78,22 @@ def test_sizes_snap_to_the_nearest_multiple_of_32(size: int) -> None:
     assert abs(config.height - size) <= 16
     assert config.width == config.height
     assert len(config.adjustments) == (0 if config.height == size else 2)
+
+
+@settings(deadline=None)
+@given(height=st.integers(32, 2048), width=st.integers(32, 2048))
+def test_with_two_stages_sizes_snap_to_the_nearest_multiple_of_64(height: int, width: int) -> None:
+    config = LTX2Config(height=height, width=width, two_stage=True)
+    for given_size, size in ((height, config.height), (width, config.width)):
+        assert size % 64 == 0
+        assert abs(size - given_size) <= 32
+    assert all(sentence.endswith("it must be a multiple of 64") for sentence in config.adjustments)
+
+
+def test_two_stages_snap_the_sizes_that_are_there_already() -> None:
+    config = LTX2Config(height=416).updated(two_stage=True)
+    assert config.height == 448
+    assert config.adjustments == ("height 416 became 448: it must be a multiple of 64",)
 
 
 @settings(deadline=None)
@@ -89,6 +128,8 @@ def test_round_trips(height: int, frames: int, strength: float, rate: float, sig
         i2v_strength=strength,
         frame_rate=rate,
         sigmas=None if sigmas is None else (*sorted(sigmas, reverse=True), 0.0),
+        images=(ImagePin(path="a.png", frame_idx=8, strength=strength),),
+        loras=(LoraChoice(path="union-control"), LoraChoice(path="b.safetensors", strength=strength)),
     )
     assert LTX2Config.model_validate(config.model_dump()) == config
     through_json = LTX2Config.model_validate_json(config.model_dump_json())
@@ -147,6 +188,34 @@ def test_whole_floats_are_whole_numbers() -> None:
         ("realtime_pacing_slack", -0.1),
         ("realtime_pacing_slack", math.inf),
         ("num_step", 8),
+        ("images", "a.png"),
+        ("images", {"path": "a.png"}),
+        ("images", [{"path": "a.png", "frame_idx": 8 * i} for i in range(34)]),
+        ("image_fit", "stretch"),
+        ("reference_video", ""),
+        ("control_group", "edges"),
+        ("reference_at_end", "stop"),
+        ("audio_at_end", "hold"),
+        ("loras", "union-control"),
+        ("loras", None),
+        ("loras", [{"path": "a"}] * 17),
+        ("negative_prompt", None),
+        ("negative_prompt", "x" * 10_001),
+        ("cfg_scale", 0.9),
+        ("audio_cfg_scale", 21),
+        ("stg_scale", -1),
+        ("stg_blocks", 28),
+        ("stg_blocks", [-1]),
+        ("stg_blocks", [3, 3]),
+        ("stg_blocks", list(range(9))),
+        ("stg_mode", "sound"),
+        ("modality_scale", math.nan),
+        ("guidance_rescale", 1.1),
+        ("continuity", "blend"),
+        ("overlap_latents", 0),
+        ("overlap_latents", 9),
+        ("trim_tail", 65),
+        ("two_stage", "yes"),
     ],
 )
 def test_a_refused_value_names_its_field(field: str, value: object) -> None:
@@ -178,6 +247,67 @@ def test_sigmas_must_descend_from_at_most_1_to_0(sigmas: object) -> None:
 @pytest.mark.parametrize("bad", [math.nan, "0.5", True, None])
 def test_a_bad_sigma_is_named_by_its_place(bad: object) -> None:
     assert problems_of(sigmas=[1.0, bad, 0.0]).startswith("sigmas[1]: ")
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"images": [{"path": "a.png"}, {}]}, "images[1].path: Field required"),
+        ({"images": [{"path": "a.png", "frame_idx": 12}]}, "images[0].frame_idx: a pinned frame must be 0 or a"),
+        ({"images": [{"path": "a.png", "strength": 2}]}, "images[0].strength: Input should be less than or equal"),
+        ({"images": [{"path": "a.png", "at": 2}]}, "images[0].at: there is no such parameter"),
+        ({"loras": [{"path": "a", "strength": "1"}]}, "loras[0].strength: Input should be a valid number"),
+        ({"loras": [{"path": "a", "strength": -11}]}, "loras[0].strength: Input should be greater than or equal"),
+        ({"loras": ["a"]}, "loras[0]: Input should be a valid dictionary"),
+        ({"stg_blocks": [28, "29"]}, "stg_blocks[1]: Input should be a valid integer"),
+    ],
+)
+def test_a_bad_value_in_a_list_is_named_by_its_place(values: dict[str, object], told: str) -> None:
+    assert problems_of(**values).startswith(told)
+
+
+def test_two_images_on_one_frame_are_refused_with_what_to_do_instead() -> None:
+    told = problems_of(i2v_image="face.png", images=[{"path": "room.png"}])
+    assert told.startswith("images: a frame takes one image, got 2 for frame 0 (face.png, room.png)")
+    assert "composite them into one image (python -m scope_ltx.compose)" in told
+    unused = LTX2Config(i2v_image="face.png", i2v_strength=0, images=(ImagePin(path="room.png"),))
+    assert unused.images[0].path == "room.png"
+
+
+def test_an_image_beyond_the_chunk_is_refused_whichever_of_the_two_has_changed() -> None:
+    told = problems_of(images=[{"path": "late.png", "frame_idx": 64}], num_frames=33)
+    assert told.startswith("images: late.png is pinned to frame 64, but a chunk has 33 frames: pin one up to 32")
+    pinned = LTX2Config(images=(ImagePin(path="late.png", frame_idx=64),))
+    with pytest.raises(ValidationError, match=r"images\n.*pinned to frame 64"):
+        pinned.updated(num_frames=33)
+
+
+@pytest.mark.parametrize(
+    ("values", "field"),
+    [
+        ({"num_frames": 33, "trim_tail": 33}, "trim_tail"),
+        ({"num_frames": 33, "trim_tail": 24, "continuity": "extend"}, "trim_tail"),
+        ({"num_frames": 33, "overlap_latents": 5, "continuity": "extend"}, "overlap_latents"),
+    ],
+)
+def test_every_chunk_leaves_something_to_show(values: dict[str, object], field: str) -> None:
+    assert problems_of(**values).startswith(f"{field}: a chunk of 33 frames, ")
+    assert LTX2Config.model_validate({**values, "num_frames": 41}).num_frames == 41
+
+
+def test_many_steps_are_for_the_dev_schedule() -> None:
+    assert LTX2Config(num_steps=60, schedule="dev").num_steps == 60
+    told = problems_of(num_steps=21)
+    assert told == "num_steps: at most 20 steps, only the dev schedule takes more, got 21"
+    with pytest.raises(ValidationError, match=r"num_steps\n.*only the dev schedule"):
+        LTX2Config(num_steps=30, schedule="dev").updated(schedule="beta")
+
+
+def test_stg_needs_a_block_only_while_it_is_on() -> None:
+    assert LTX2Config(stg_blocks=()).stg_blocks == ()
+    assert problems_of(stg_scale=1, stg_blocks=[]) == (
+        "stg_blocks: name at least one block while stg_scale is above 0, got []"
+    )
 
 
 def test_a_chunk_that_would_last_minutes_is_refused() -> None:
@@ -217,9 +347,8 @@ def test_every_field_tells_a_page_how_to_show_it() -> None:
         extra = field["ltx"]
         assert extra["kind"] in ("load", "live"), name
         assert extra["label"], name
-        assert extra["widget"] in (
-            "number", "slider", "select", "toggle", "image", "audio", "sigmas", "hidden",
-        ), name  # fmt: skip
+        assert extra["widget"] in get_args(Widget), name
+        assert extra["section"] in [title for _, title in SECTIONS], name
         assert 20 <= len(field["description"]) <= 160, name
         if extra["widget"] == "slider":
             assert {"minimum", "maximum"} <= set(field), name
@@ -227,6 +356,15 @@ def test_every_field_tells_a_page_how_to_show_it() -> None:
             assert "enum" in field or "const" in field, name
     assert len({field["ltx"]["order"] for field in fields.values()}) == len(fields)
     json.dumps(fields, allow_nan=False)
+
+
+def test_sections_follow_each_other_and_the_folded_ones_exist() -> None:
+    fields = LTX2Config.model_json_schema()["properties"]
+    in_order = sorted(fields.values(), key=lambda field: field["ltx"]["order"])
+    titles = [title for title, _ in groupby(field["ltx"]["section"] for field in in_order)]
+    assert titles == [title for _, title in SECTIONS]
+    assert set(LTX2Config.model_json_schema()["ltx"]["folded"]) < set(titles)
+    assert {f["ltx"]["kind"] for f in in_order if f["ltx"]["section"] == titles[-1]} == {"load"}
 
 
 def test_load_parameters_are_the_ones_a_loaded_model_fixes() -> None:
@@ -252,6 +390,26 @@ def test_a_json_file_can_switch_a_value_off(tmp_path: Path) -> None:
     assert config.sigmas == (1.0, 0.5, 0.0)
 
 
+def test_lists_of_objects_are_tables_in_toml(tmp_path: Path) -> None:
+    toml = tmp_path / "stream.toml"
+    toml.write_text(
+        "stg_blocks = [28, 29]\n"
+        '[[loras]]\npath = "ingredients"\nstrength = 1.4\n[[loras]]\npath = "own.safetensors"\n'
+        '[[images]]\npath = "first.png"\n[[images]]\npath = "later.png"\nframe_idx = 64\nstrength = 0.5\n'
+    )
+    config = load_config(toml, {})
+    assert config.loras == (LoraChoice(path="ingredients", strength=1.4), LoraChoice(path="own.safetensors"))
+    assert [(pin.path, pin.frame_idx, pin.strength) for pin in config.images] == [
+        ("first.png", 0, 1.0),
+        ("later.png", 64, 0.5),
+    ]
+    assert config.stg_blocks == (28, 29)
+    assert load_config(toml, dict([parse_assignment('loras=[{"path": "x"}]')])).loras == (LoraChoice(path="x"),)
+    toml.write_text('[[loras]]\npath = "a"\nstrenght = 1\n')
+    with pytest.raises(ValueError, match=r"stream.toml: loras\[0\].strenght: there is no such parameter"):
+        load_config(toml, {})
+
+
 def test_a_problem_in_a_file_names_file_and_field_and_one_of_the_command_names_only_the_field(
     tmp_path: Path,
 ) -> None:
@@ -260,7 +418,7 @@ def test_a_problem_in_a_file_names_file_and_field_and_one_of_the_command_names_o
     with pytest.raises(ValueError, match="num_steps") as caught:
         load_config(toml, {"height": "tall"})
     assert sorted(str(caught.value).splitlines()) == [
-        f"{toml}: num_steps: Input should be less than or equal to 20, got 99",
+        f"{toml}: num_steps: Input should be less than or equal to 60, got 99",
         f"{toml}: speed: there is no such parameter",
         "height: Input should be a valid integer, got 'tall'",
     ]
@@ -297,6 +455,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         ("sigmas=[1, 0.5, 0]", ("sigmas", [1, 0.5, 0])),
         ("ffn_chunk_size=null", ("ffn_chunk_size", None)),
         ("i2v_image=a=b.png", ("i2v_image", "a=b.png")),
+        ('loras=[{"path": "x", "strength": 1}]', ("loras", [{"path": "x", "strength": 1}])),
     ],
 )
 def test_assignments(text: str, expected: tuple[str, object]) -> None:

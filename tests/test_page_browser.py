@@ -20,6 +20,7 @@ from starlette.middleware.base import RequestResponseEndpoint
 
 from scope_ltx.config import LTX2Config
 from scope_ltx.hosts.live.api import PAGE, create_app
+from scope_ltx.manifest import load_manifest
 from scope_streaming.clock import SystemClock
 from tests.fakes.browser import (
     DRAG,
@@ -150,7 +151,7 @@ async def test_a_refused_value_shows_the_real_servers_sentence_at_the_field(real
     await real.page.goto(real.url)
     await real.control("num_steps").fill("99")
     await real.page.keyboard.press("Tab")
-    await expect(real.message("num_steps")).to_have_text("Input should be less than or equal to 20")
+    await expect(real.message("num_steps")).to_have_text("Input should be less than or equal to 60")
     await expect(real.control("num_steps")).to_have_attribute("aria-invalid", "true")
     await real.control("sigmas").fill("0.5, 1, 0")
     await real.page.keyboard.press("Tab")
@@ -216,6 +217,11 @@ async def test_every_widget_sends_its_own_type(scripted: ScriptedVisit) -> None:
     await scripted.control("randomize_seed").uncheck()
     await scripted.control("sigmas").fill("1, 0.5 0")
     await scripted.control("i2v_image").fill("/tmp/first.png")
+    await scripted.control("reference_video").fill("/tmp/walk.mp4")
+    await scripted.control("two_stage").check()
+    await scripted.unfold("Guidance")
+    await scripted.control("negative_prompt").fill("blurry\njittery")
+    await scripted.control("stg_blocks").fill("28, 29")
     await scripted.control("i2v_strength").fill("0.25")
     await scripted.page.keyboard.press("Tab")
     await eventually(lambda: scripted.live.config.i2v_strength == 0.25)
@@ -225,11 +231,141 @@ async def test_every_widget_sends_its_own_type(scripted: ScriptedVisit) -> None:
         "randomize_seed": False,
         "sigmas": [1, 0.5, 0],
         "i2v_image": "/tmp/first.png",
+        "reference_video": "/tmp/walk.mp4",
+        "two_stage": True,
+        "negative_prompt": "blurry\njittery",
+        "stg_blocks": [28, 29],
         "i2v_strength": 0.25,
     }
     await scripted.control("sigmas").fill("")
     await scripted.page.keyboard.press("Tab")
     await eventually(lambda: scripted.live.patches[-1] == {"sigmas": None})
+
+
+async def test_images_are_rows_whose_problems_name_the_row(scripted: ScriptedVisit) -> None:
+    await scripted.playing()
+    add = scripted.page.get_by_role("button", name="Add image")
+    await add.click()
+    await scripted.page.keyboard.type("a.png")  # by keyboard alone: path, frame, strength
+    await scripted.page.keyboard.press("Tab")
+    await eventually(lambda: len(scripted.live.config.images) == 1)
+    await scripted.page.keyboard.press("ControlOrMeta+a")
+    await scripted.page.keyboard.type("12")
+    await scripted.page.keyboard.press("Tab")
+    await expect(scripted.message("images")).to_have_text(
+        "Image 1, Frame: a pinned frame must be 0 or a multiple of 8, got 12: use 8 or 16"
+    )
+    frame = scripted.page.get_by_label("Frame", exact=True)
+    await expect(frame).to_have_attribute("aria-invalid", "true")
+    await frame.fill("16")
+    await scripted.page.keyboard.press("Tab")
+    await expect(scripted.message("images")).to_have_text("")
+    await add.click()
+    await scripted.page.get_by_label("Image 2: path").fill("b.png")
+    await scripted.page.keyboard.press("Tab")
+    await eventually(lambda: len(scripted.live.config.images) == 2)
+    assert scripted.live.patches[-1] == {
+        "images": [
+            {"path": "a.png", "frame_idx": 16, "strength": 1},
+            {"path": "b.png", "frame_idx": 0, "strength": 1},
+        ]
+    }
+    assert await scripted.page.evaluate(UNLABELLED) == []
+    await scripted.page.get_by_role("button", name="Remove Image 1").click()
+    await eventually(lambda: [pin.path for pin in scripted.live.config.images] == ["b.png"])
+    await expect(scripted.page.get_by_label("Image 1: path")).to_have_value("b.png")
+
+
+async def test_an_answer_leaves_alone_the_row_that_is_being_typed(scripted: ScriptedVisit) -> None:
+    await scripted.playing()
+    add = scripted.page.get_by_role("button", name="Add image")
+    await add.click()
+    await scripted.page.keyboard.type("a.png")
+    await add.click()
+    await scripted.page.keyboard.type("half a na")
+    await eventually(lambda: len(scripted.live.config.images) == 1)
+    await asyncio.sleep(0.5)  # the answer has arrived
+    await scripted.page.keyboard.type("me.png")
+    await scripted.page.keyboard.press("Tab")
+    # Both hold frame 0, which the server refuses; what was typed stays there to be corrected.
+    await expect(scripted.message("images")).to_contain_text("got 2 for frame 0 (a.png, half a name.png)")
+    await expect(scripted.page.get_by_label("Image 2: path")).to_have_value("half a name.png")
+
+
+async def test_a_lora_is_chosen_by_name_with_what_is_known_of_it(scripted: ScriptedVisit) -> None:
+    await scripted.playing()
+    await scripted.page.get_by_role("button", name="Add LoRA").click()
+    offered = await scripted.page.locator("#field-loras datalist option").evaluate_all(
+        "all => all.map((o) => o.value)"
+    )
+    assert offered == [lora.id for lora in load_manifest().loras]
+    await scripted.page.keyboard.type("ingredients")
+    await scripted.page.keyboard.press("Tab")
+    row = scripted.page.locator("#field-loras li")
+    await expect(row).to_contain_text("Ingredients (reference sheet) Strength 1 to 1.4, best 1.4.")
+    await expect(row).to_contain_text("Not on the server yet.")
+    await expect(row.get_by_label("Strength")).to_have_attribute("placeholder", "1.4")
+    await row.get_by_text("How to use it").click()
+    await expect(row).to_contain_text("Prompt: Reference sheet: what the panels show.")
+    await eventually(lambda: scripted.live.patches == [{"loras": [{"path": "ingredients", "strength": None}]}])
+    await row.get_by_label("Strength").fill("0.5")
+    await scripted.page.keyboard.press("Tab")
+    await eventually(lambda: scripted.live.config.loras[0].strength == 0.5)
+    await scripted.page.get_by_role("button", name="Reset LoRAs").click()
+    await eventually(lambda: scripted.live.config.loras == ())
+    await expect(row).to_have_count(0)
+
+
+async def test_advanced_sections_are_folded_and_say_what_was_changed(scripted: ScriptedVisit) -> None:
+    scripted.live.config = LTX2Config(cfg_scale=3.0, stg_scale=1.0)
+    await scripted.playing()
+    await expect(scripted.control("num_steps")).to_be_visible()
+    await expect(scripted.control("cfg_scale")).to_be_hidden()
+    await expect(scripted.section("Guidance")).to_have_text("Guidance2 changed")
+    await scripted.section("Guidance").focus()
+    await scripted.page.keyboard.press("Enter")
+    await scripted.control("stg_blocks").fill("")
+    await scripted.page.keyboard.press("Tab")
+    await expect(scripted.message("stg_blocks")).to_have_text("name at least one block while stg_scale is above 0")
+
+
+async def test_a_value_that_does_not_fit_another_parameter_is_refused_where_it_was_changed(
+    scripted: ScriptedVisit,
+) -> None:
+    scripted.live.config = LTX2Config(num_steps=30, schedule="dev")
+    await scripted.playing()
+    await scripted.control("schedule").select_option(label="Linear")
+    await scripted.control("width").fill("640")
+    await scripted.page.keyboard.press("Tab")
+    await expect(scripted.message("schedule")).to_have_text(
+        "Steps: at most 20 steps, only the dev schedule takes more"
+    )
+    await eventually(lambda: scripted.live.config.width == 640)
+    assert scripted.live.config.schedule == "dev"
+    await scripted.control("num_steps").fill("12")
+    await scripted.page.keyboard.press("Tab")
+    await eventually(lambda: scripted.live.config.schedule == "linear")
+    await expect(scripted.message("schedule")).to_have_text("")
+
+
+async def test_prompts_blend_and_fade(scripted: ScriptedVisit) -> None:
+    await scripted.playing()
+    await scripted.page.get_by_text("Blend and fade").click()
+    await scripted.page.get_by_role("button", name="Add prompt").click()
+    await scripted.page.keyboard.type("an ocean at night")
+    await scripted.page.get_by_label("Weight", exact=True).fill("0.5")
+    await scripted.page.get_by_label("Fade over").fill("4")
+    await expect(scripted.page.locator("#blend-state")).to_have_text("2 prompts, over 4 chunks")
+    await scripted.page.get_by_role("button", name="Send").click()
+    await eventually(lambda: scripted.live.prompts)
+    assert scripted.live.sent == {
+        "prompts": [{"text": "a slow tide of colour", "weight": 1}, {"text": "an ocean at night", "weight": 0.5}],
+        "transition_chunks": 4,
+    }
+    state = scripted.page.locator("#prompt-state")
+    await expect(state).to_have_text("Queued for the next chunk: a slow tide of colour + an ocean at night")
+    scripted.live.playing = "on the way"
+    await expect(state).to_have_text("Now playing: on the way")
 
 
 async def test_reset_sends_the_schemas_default(scripted: ScriptedVisit) -> None:
@@ -253,7 +389,7 @@ async def test_a_bad_value_shows_the_servers_sentence_and_spares_its_companions(
     await scripted.control("num_steps").fill("99")
     await scripted.control("width").fill("640")
     await scripted.page.keyboard.press("Tab")
-    await expect(scripted.message("num_steps")).to_have_text("Input should be less than or equal to 20")
+    await expect(scripted.message("num_steps")).to_have_text("Input should be less than or equal to 60")
     await expect(scripted.control("num_steps")).to_have_attribute("aria-invalid", "true")
     await expect(scripted.control("num_steps")).to_have_value("99")
     await eventually(lambda: scripted.live.config.width == 640)
@@ -296,5 +432,9 @@ async def test_a_stopped_stream_gives_the_servers_reason(scripted: ScriptedVisit
 async def test_narrow_screens_fit_and_nothing_comes_from_elsewhere(scripted: ScriptedVisit) -> None:
     await scripted.page.set_viewport_size({"width": 360, "height": 740})
     await scripted.playing()
+    await scripted.page.get_by_role("button", name="Add image").click()
+    await scripted.page.get_by_role("button", name="Add LoRA").click()
+    await scripted.page.keyboard.type("ingredients")
+    await scripted.page.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
     assert await scripted.page.evaluate("document.documentElement.scrollWidth") == 360
     assert [url for url in scripted.requests if not url.startswith((scripted.url, "data:"))] == []

@@ -21,7 +21,7 @@ from scope_ltx.models.split_linear import RowSplitLinear
 from scope_ltx.pipeline import Pipeline, load_pipeline
 from scope_ltx.request import Chunk, ChunkRequest
 from scope_ltx.sampling.geometry import ChunkGeometry
-from scope_ltx.sampling.headroom import estimated_nbytes
+from scope_ltx.sampling.headroom import Demand, estimated_nbytes
 from scope_streaming.clock import SystemClock
 from scope_streaming.weights.plan import BudgetError, ResidencyPlan
 
@@ -115,7 +115,7 @@ class Shrinking:
 
 
 FIRST, LARGER, HUGE = (
-    ChunkGeometry.of(LTX2Config(height=size, width=size, num_frames=129)) for size in (320, 384, 1024)
+    Demand.of(ChunkGeometry.of(LTX2Config(height=size, width=size, num_frames=129))) for size in (320, 384, 1024)
 )
 FIRST_NBYTES = estimated_nbytes(FIRST)
 

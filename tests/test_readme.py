@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -16,6 +17,7 @@ from scope_ltx.manifest import load_manifest
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 SCHEMA = LTX2Config.model_json_schema()["properties"]
+DEFINITIONS = LTX2Config.model_json_schema()["$defs"]
 TABLES = [line.strip("|").split("|") for line in README.splitlines() if line.startswith("|")]
 ROWS = {cells[0].strip("` "): [cell.strip() for cell in cells] for cells in TABLES}
 
@@ -23,7 +25,9 @@ ROWS = {cells[0].strip("` "): [cell.strip() for cell in cells] for cells in TABL
 def shown(value: object) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
-    return "none" if value is None else str(value)
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value) or "empty"
 
 
 @pytest.mark.parametrize("name", LTX2Config.model_fields)
@@ -34,12 +38,19 @@ def test_every_parameter_has_its_row(name: str) -> None:
     assert kind == field["ltx"]["kind"]
     assert meaning
     options = field.get("anyOf", [field])
-    numbers = next((option for option in options if option.get("type") in ("integer", "number")), {})
+    numbers: dict[str, Any] = next(
+        (option for option in options if option.get("type") in ("integer", "number")), {}
+    )
     low, high = numbers.get("minimum", numbers.get("exclusiveMinimum")), numbers.get("maximum", "")
     if low is not None:
         assert bounds.removesuffix(", none") == f"{low:g}..{f'{high:g}' if isinstance(high, float) else high}"
     if "enum" in field:
         assert bounds == ", ".join(field["enum"])
+    if "maxItems" in field:
+        assert bounds.startswith(f"up to {field['maxItems']} ")
+    if "$ref" in field.get("items", {}):
+        item = DEFINITIONS[field["items"]["$ref"].rpartition("/")[2]]
+        assert re.findall("`([a-z_]+)`", bounds) == list(item["properties"])
 
 
 def test_commands_and_options_exist() -> None:

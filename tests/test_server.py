@@ -22,6 +22,7 @@ from scope_ltx.errors import CheckpointError, GenerationCancelled
 from scope_ltx.hosts.live.api import create_app
 from scope_ltx.hosts.live.problems import MAX_JSON_BYTES
 from scope_ltx.hosts.live.serve import bind, url_of
+from scope_ltx.manifest import load_manifest
 from scope_ltx.request import Chunk, ChunkRequest, Generator
 from scope_streaming.clock import SystemClock
 from tests.fakes.generator import TestCardGenerator
@@ -124,14 +125,53 @@ async def test_load_parameters_are_set_at_start() -> None:
         assert same.json()["parameters"]["num_steps"] == 4
 
 
-async def test_modes_that_are_not_built_are_refused_by_field() -> None:
+async def test_modes_are_set_and_cleared_and_their_problems_have_a_place() -> None:
     async with serving(app_of()) as client:
-        refused = await client.patch("/api/parameters", json={"i2v_image": "a.png", "audio_input": "b.wav"})
+        pins = [{"path": "a.png"}, {"path": "b.png", "frame_idx": 8, "strength": 0.5}]
+        loras = [{"path": "union-control"}, {"path": "own.safetensors", "strength": 0.7}]
+        taken = await client.patch(
+            "/api/parameters", json={"images": pins, "loras": loras, "control_group": "canny"}
+        )
+        parameters = taken.json()["parameters"]
+        assert parameters["images"] == [{"path": "a.png", "frame_idx": 0, "strength": 1.0}, pins[1]]
+        assert parameters["loras"] == [{"path": "union-control", "strength": None}, loras[1]]
+        assert parameters == (await client.get("/api/parameters")).json()
+
+        refused = await client.patch("/api/parameters", json={"i2v_image": "c.png", "continuity": "extend"})
         assert refused.status_code == 422
-        assert [problem["loc"][-1] for problem in refused.json()["detail"]] == ["i2v_image", "audio_input"]
-        assert "not supported by this version: clear it" in refused.text
-        unused = await client.patch("/api/parameters", json={"i2v_image": "a.png", "i2v_strength": 0})
-        assert unused.status_code == 200
+        problem = refused.json()["detail"][0]
+        assert problem["loc"] == ["body", "images"]
+        assert "composite them into one image" in problem["msg"]
+        wrong = await client.patch("/api/parameters", json={"loras": [{"path": "a", "weight": 1}]})
+        assert wrong.json()["detail"] == [
+            {"loc": ["body", "loras", 0, "weight"], "msg": "there is no such parameter"}
+        ]
+        cleared = await client.patch("/api/parameters", json={"images": [], "loras": [], "i2v_image": None})
+        assert cleared.json()["parameters"] == {**CONFIG.model_dump(mode="json"), "control_group": "canny"}
+
+
+async def test_the_catalog_tells_what_is_there_and_how_the_rest_is_got(tmp_path: Path) -> None:
+    folder = tmp_path / "loras"
+    folder.mkdir()
+    listed = {lora.id: lora for lora in load_manifest().loras}
+    (folder / listed["union-control"].file).write_bytes(b"")
+    (folder / "own.safetensors").write_bytes(b"")
+    async with serving(app_of(models=tmp_path)) as client:
+        answer = (await client.get("/api/loras")).json()
+    assert [entry["facts"]["id"] for entry in answer["loras"]] == list(listed)
+    by_id = {entry["facts"]["id"]: entry for entry in answer["loras"]}
+    present, absent = by_id["union-control"], by_id["ingredients"]
+    assert (present["path"], present["download"]) == (str(folder / listed["union-control"].file), None)
+    assert absent["path"] is None
+    assert absent["download"].startswith("hf download Lightricks/LTX-2.3-22b-IC-LoRA-Ingredients ")
+    assert absent["facts"]["strength"] == {"recommended": 1.4, "low": 1.0, "high": 1.4, "stacked": None}
+    assert absent["facts"]["prompt"]["form"] == "two_part"
+    assert absent["facts"]["preparation"]["min_frames"] == 121
+    assert answer["files"] == [str(folder / "own.safetensors")]
+    async with serving(app_of()) as client:
+        answer = (await client.get("/api/loras")).json()
+    assert {(entry["path"], entry["download"]) for entry in answer["loras"]} == {(None, None)}
+    assert answer["files"] == []
 
 
 @pytest.mark.parametrize(("method", "path"), [("PATCH", "/api/parameters"), ("POST", "/api/prompt")])
@@ -156,6 +196,17 @@ async def test_bodies_that_are_no_json_are_refused(method: str, path: str) -> No
         ({"prompt": "x" * 10_001}, "10001 characters"),
         ({"prompt": "a \ud800"}, "lone surrogate"),
         ({"prompt": "x", "negative": "y"}, "no such field"),
+        ({"prompt": "x", "transition_chunks": 2}, "no such field: send prompt, or prompts"),
+        ({"prompts": []}, "at least 1 item"),
+        ({"prompts": "a red ball"}, "valid tuple"),
+        ({"prompts": [{"text": "a"}] * 9}, "at most 8 items"),
+        ({"prompts": [{"text": "a", "weight": 0}]}, "greater than 0"),
+        ({"prompts": [{"text": "a", "weight": "1"}]}, "valid number"),
+        ({"prompts": [{"text": 3}]}, "valid string"),
+        ({"prompts": [{"text": " "}]}, "the prompt is empty"),
+        ({"prompts": [{"text": "a"}], "prompt": "b"}, "no such parameter"),
+        ({"prompts": [{"text": "a"}], "transition_chunks": -1}, "greater than or equal to 0"),
+        ({"prompts": [{"text": "a"}], "transition_chunks": 1.5}, "valid integer"),
     ],
 )
 async def test_prompts_that_cannot_be_used_are_refused(body: dict[str, Any], message: str) -> None:
@@ -166,6 +217,22 @@ async def test_prompts_that_cannot_be_used_are_refused(body: dict[str, Any], mes
         assert message in refused.json()["detail"][0]["msg"]
         accepted = await client.post("/api/prompt", json={"prompt": " a blue ball "})
         assert accepted.json() == {"prompt": "a blue ball"}
+
+
+async def test_several_prompts_are_blended_by_weight() -> None:
+    generator = TestCardGenerator()
+    async with live(start=lambda: generator) as client:
+        blend = [{"text": " a red ball ", "weight": 1}, {"text": "a blue ball", "weight": 3.0}]
+        taken = await client.post("/api/prompt", json={"prompts": blend})
+        assert taken.status_code == 200
+        described = taken.json()["prompt"]
+        assert "a red ball" in described
+        assert "a blue ball" in described
+        assert (await client.get("/api/prompt")).json() == {"prompt": described}
+        await until(client, lambda status: status["prompt"] == described)
+        mix = generator.requests[-1].mix
+        assert [part.text for part in mix] == ["a red ball", "a blue ball"]
+        assert mix[1].weight == pytest.approx(3 * mix[0].weight)
 
 
 JSON = st.recursive(
@@ -221,9 +288,19 @@ async def test_modules_are_javascript_whatever_the_machine_thinks(monkeypatch: p
 async def test_openapi_describes_what_goes_in_and_out() -> None:
     async with serving(app_of()) as client:
         paths = (await client.get("/openapi.json")).json()["paths"]
-        assert {"/api/parameters", "/api/prompt", "/api/status", "/whep", "/healthz", "/readyz"} <= paths.keys()
+        assert {
+            "/api/parameters",
+            "/api/prompt",
+            "/api/loras",
+            "/api/status",
+            "/whep",
+            "/healthz",
+            "/readyz",
+        } <= paths.keys()
         sent = paths["/api/parameters"]["patch"]["requestBody"]["content"]["application/json"]["schema"]
         assert sent["properties"].keys() == LTX2Config.model_fields.keys()
+        assert sent["properties"]["loras"]["items"]["properties"].keys() == {"path", "strength"}
+        assert "$ref" not in json.dumps(sent)
         assert "application/sdp" in paths["/whep"]["post"]["requestBody"]["content"]
         assert "409" in paths["/whep"]["post"]["responses"]
 

@@ -14,8 +14,9 @@ from pydantic import ValidationError
 
 from scope_ltx.config import LTX2Config
 from scope_ltx.errors import GenerationCancelled
+from scope_ltx.prompt_mix import MAX_PROMPT_CHARACTERS
 from scope_ltx.request import Chunk, ChunkRequest
-from scope_ltx.session import MAX_PROMPT_CHARACTERS, Session, chunk_seed
+from scope_ltx.session import Session, chunk_seed
 from tests.fakes.generator import TestCardGenerator, read_counter
 
 CONFIG = LTX2Config(height=64, width=320, num_frames=9)

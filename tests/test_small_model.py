@@ -12,11 +12,16 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from scope_ltx.catalog import LORA_DIRECTORY, load_catalog
 from scope_ltx.checkpoints.reader import CheckpointFile
 from scope_ltx.config import LTX2Config
+from scope_ltx.inputs import ChunkInputs, Samples
+from scope_ltx.lora.file import LoraFile, linear_shapes
+from scope_ltx.lora.kinds import LoraHint
 from scope_ltx.manifest import ModelFiles, load_manifest
 from scope_ltx.models.components import Components, load_components
 from scope_ltx.models.small import ensure_small_model
+from scope_ltx.models.small.lora_weights import SMALL_LORAS
 from scope_ltx.models.small.published import write_model
 from scope_ltx.models.small.vocabulary import COLOURS, read_pieces, train_tokenizer
 from scope_ltx.models.small.vocoder_weights import mel_filterbank, stft_bases
@@ -47,8 +52,12 @@ def components(small_model_dir: Path) -> Components:
 
 
 @pytest.fixture(scope="module")
-def generate(components: Components) -> Callable[[str, int], Chunk]:
-    pipeline = Pipeline(components, FakeClock())
+def pipeline(components: Components) -> Pipeline:
+    return Pipeline(components, FakeClock())
+
+
+@pytest.fixture(scope="module")
+def generate(pipeline: Pipeline) -> Callable[[str, int], Chunk]:
     return functools.cache(lambda prompt, seed: pipeline.generate(ChunkRequest(SHORT, prompt, seed)))
 
 
@@ -63,9 +72,13 @@ def model_bytes(directory: Path) -> dict[str, bytes]:
 def test_directory_is_named_for_version_and_seed_and_has_the_published_files(small_model_dir: Path) -> None:
     assert small_model_dir.name.startswith("small-v")
     assert "-seed" in small_model_dir.name
-    published = {file.path for file in load_manifest().files}
-    assert published | {"small-model.json"} == set(model_bytes(small_model_dir))
-    assert sum(map(len, model_bytes(small_model_dir).values())) < 40e6
+    manifest = load_manifest()
+    published = {file.path for file in (*manifest.files, manifest.upsampler)}
+    loras = {f"{LORA_DIRECTORY}/{load_catalog().find(name).file}" for name in SMALL_LORAS}
+    files = model_bytes(small_model_dir)
+    assert published | loras | {"small-model.json"} == set(files)
+    assert sum(map(len, files.values())) < 25e6
+    assert sum(len(files[path]) for path in loras) < 1e6
 
 
 def test_two_writes_give_the_same_bytes_whatever_the_global_random_state(
@@ -159,6 +172,62 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(OSError, match="No space left"):
         ensure_small_model(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", SMALL_LORAS)
+def test_loras_are_what_the_catalog_says(components: Components, small_model_dir: Path, name: str) -> None:
+    lora = load_catalog().find(name)
+    shapes = linear_shapes(components.transformer, components.connectors)
+    hint = LoraHint(lora.kind, lora.trained_for, lora.reference_downscale_factor)
+    file = LoraFile(small_model_dir / LORA_DIRECTORY / lora.file, shapes, hint=hint)
+    assert file.notes == ()
+    assert file.facts.kind == lora.kind
+    assert file.facts.downscale == (lora.reference_downscale_factor or 1)
+    assert {layer.rank for layer in file.layers.values()} == {4}
+    assert {layer.scale for layer in file.layers.values()} == {1.0}
+    # As published: 18 layers of a block that hear, or 10 that see.
+    assert len(file.layers) == 6 * (18 if lora.kind == "identity" else 10)
+    keys = CheckpointFile(file.path).keys
+    assert all(key.startswith("diffusion_model.transformer_blocks.") for key in keys)
+    assert {key.split(".", 4)[-1].split("lora_")[1] for key in keys} == {"A.weight", "B.weight"}
+
+
+def test_a_standard_lora_is_seen_and_mild(pipeline: Pipeline, generate: Callable[[str, int], Chunk]) -> None:
+    plain = generate("a red ball", 7)
+    changed = pipeline.generate(ChunkRequest(SHORT.updated(loras=[{"path": "dual-character"}]), "a red ball", 7))
+    difference = np.abs(changed.frames.astype(np.float32) - plain.frames).mean()
+    assert 2 < difference < 25
+    assert relative(changed.samples, plain.samples) < 0.05
+
+
+def test_the_id_lora_changes_the_sound(pipeline: Pipeline, generate: Callable[[str, int], Chunk]) -> None:
+    plain = generate("a red ball", 7)
+    config = SHORT.updated(audio_input="voice.wav", audio_mode="id_lora", identity_guidance_scale=0)
+    inputs = ChunkInputs(voice=np.zeros((2, 16_000), np.float32))
+    changed = pipeline.generate(ChunkRequest(config, "a red ball", 7, inputs))
+    assert relative(changed.samples, plain.samples) > 0.1
+    assert np.abs(changed.frames.astype(np.float32) - plain.frames).mean() < 25
+
+
+@pytest.mark.parametrize("name", ["union-control", "ingredients", "sync"])
+def test_with_an_in_context_lora_a_picture_follows_its_reference(pipeline: Pipeline, name: str) -> None:
+    """Two references that differ on one side: so do the two pictures, on that side and in that colour."""
+    config = SHORT.updated(width=192, loras=[{"path": name}])
+    made = []
+    for left in (230, 20):
+        reference = np.full((config.num_frames, config.height, config.width, 3), 60, np.uint8)
+        reference[:, :, : config.width // 2, 1] = left
+        inputs = ChunkInputs(reference=reference)
+        made.append(pipeline.generate(ChunkRequest(config, "a blue ball", 7, inputs)).frames.astype(np.float32))
+    difference = (made[0] - made[1]).mean(axis=(0, 1))
+    near, far = difference[:64], difference[-64:]
+    assert near[:, 1].mean() > 30
+    assert np.abs(far).mean() < near[:, 1].mean() / 3
+    assert np.abs(near[:, [0, 2]]).mean() < near[:, 1].mean() / 2
+
+
+def relative(got: Samples, want: Samples) -> float:
+    return float(np.linalg.norm(got - want) / np.linalg.norm(want))
 
 
 def test_tokenizer_has_gemmas_ids_and_encodes_any_text(components: Components) -> None:

@@ -234,6 +234,100 @@ def test_a_block_that_cannot_be_read_ends_the_filling() -> None:
         next(reading)
 
 
+Wish = tuple[str, int, int]
+"""What happens, to which block, with which values."""
+
+NAMES = ("linear.weight", "linear.bias", "extra", "scale", "low")
+WISHES = st.tuples(
+    st.sampled_from(["walk", "abandon", "prefetch", "refill"]), st.integers(0, 8), st.integers(0, 31)
+)
+
+
+def drawn(tensors: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        name: torch.randn(tensors[name].shape, generator=generator).to(tensors[name].dtype) for name in tensors
+    }
+
+
+@given(
+    st.lists(st.sampled_from([5, 90, 400]), min_size=1, max_size=9),
+    st.floats(0, 1.2),
+    st.lists(WISHES, min_size=1, max_size=12),
+)
+def test_refilled_blocks_hold_the_new_values_at_the_old_addresses(
+    widths: list[int], share: float, wishes: list[Wish]
+) -> None:
+    resident, streamed = blocks_of(widths), blocks_of(widths)
+    sizes = sizes_of(resident)
+    plan = plan_residency(sizes, max(SLOTS * max(sizes), int(share * sum(sizes))))
+    engine = RecordingEngine()
+    x = torch.randn(2, 7, generator=torch.Generator().manual_seed(0))
+
+    def refill(streamer: BlockStreamer, first: int, seed: int) -> None:
+        """Block `first` and the one after the next; the bits of the seed say which of their tensors."""
+        wanted = [name for bit, name in enumerate(NAMES) if seed >> bit & 1]
+        names = {index: wanted for index in (first, first + 2) if index < len(widths)}
+
+        def fill(index: int, tensors: dict[str, Tensor]) -> None:
+            assert not engine.pending, "a copy reads what is being written"
+            assert sorted(tensors) == sorted(wanted)
+            for name, value in drawn(tensors, seed + index).items():
+                tensors[name].copy_(value)
+
+        streamer.refill(names, fill)
+        for index in names:
+            tensors = {name: block_tensors(resident[index])[name] for name in wanted}
+            for name, value in drawn(tensors, seed + index).items():
+                tensors[name].detach().copy_(value)
+
+    with streamer_of(streamed, plan, engine) as streamer, torch.inference_mode():
+        addresses = [tensor.data_ptr() for block in streamed for tensor in block_tensors(block).values()]
+        for what, first, seed in wishes:
+            if what == "refill":
+                refill(streamer, first, seed)
+            elif what == "prefetch":
+                streamer.prefetch()
+            elif what == "walk":
+                assert torch.equal(walk(streamer, x), walk(ResidentWalk(resident), x))
+            else:
+                for run in streamer:
+                    run[0][1](x)
+                    if first in [index for index, _ in run]:
+                        break
+        assert torch.equal(walk(streamer, x), walk(ResidentWalk(resident), x))
+        assert addresses == [tensor.data_ptr() for block in streamed for tensor in block_tensors(block).values()]
+
+
+def test_a_refill_that_fails_can_be_made_good_and_never_happens_inside_a_walk() -> None:
+    blocks, reference = blocks_of([5] * 6), blocks_of([5] * 6)
+    plan = plan_residency(sizes_of(blocks), 4 * sizes_of(blocks)[0])
+    pristine = [{name: tensor.clone() for name, tensor in block_tensors(block).items()} for block in reference]
+    x = torch.ones(1, 7)
+
+    def breaks(index: int, tensors: dict[str, Tensor]) -> None:
+        tensors["extra"].fill_(9)
+        if index == 3:
+            raise OSError("disk error")
+
+    def mends(index: int, tensors: dict[str, Tensor]) -> None:
+        tensors["extra"].copy_(pristine[index]["extra"])
+
+    names = {index: ["extra"] for index in range(6)}
+    with streamer_of(blocks, plan, RecordingEngine()) as streamer, torch.inference_mode():
+        with pytest.raises(OSError, match="disk error"):
+            streamer.refill(names, breaks)
+        assert not torch.equal(walk(streamer, x), walk(ResidentWalk(reference), x))
+        streamer.refill(names, mends)
+        assert torch.equal(walk(streamer, x), walk(ResidentWalk(reference), x))
+        with pytest.raises(KeyError, match="nothing"):
+            streamer.refill({0: ["nothing"]}, mends)
+        for run in streamer:
+            with pytest.raises(RuntimeError, match=f"between walks, and block {run[0][0]} is in use"):
+                streamer.refill(names, mends)
+        streamer.refill({}, breaks)
+
+
 def test_a_slot_in_use_is_not_overwritten() -> None:
     ring = SlotRing(2, 16, CPU, CpuCopyEngine())
     source = torch.zeros(16, dtype=torch.uint8)

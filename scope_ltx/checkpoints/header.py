@@ -90,7 +90,8 @@ def read_header(path: Path) -> Header:
         metadata = raw.pop("__metadata__", None) or {}
         tensors = {key: _entry(value) for key, value in raw.items()}
         end = 8 + length + max((int(value["data_offsets"][1]) for value in raw.values()), default=0)
-    except (ValueError, TypeError, KeyError, IndexError) as error:
+    # Numbers without end (1e999) and brackets without end are JSON too.
+    except (ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError) as error:
         raise CheckpointError(path, f"has a damaged header: {error}", advice=FETCH_AGAIN) from error
     if end != size:
         damage = "is truncated" if end > size else "is longer than its header says"

@@ -20,7 +20,7 @@ VideoCoords = Callable[[int, int, int, float], Tensor]
 """(frames, height, width, frame rate) of a latent grid -> its bounds: `Denoiser.video_coords`."""
 
 Noise = Callable[[int], Tensor]
-"""A number of tokens -> noise (1, tokens, C) of the level that denoising starts from."""
+"""A number of tokens -> noise (1, tokens, C)."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,10 @@ def apply_pins(
     frame_rate: float,
     coords: VideoCoords,
     noise: Noise,
+    noise_scale: float = 1.0,
 ) -> TokenSequence:
-    """The video with every pin. `noise` is asked only for keyframes of strength below 1.
+    """The video with every pin. `noise` is asked only for keyframes of strength below 1; `noise_scale` is the
+    level that denoising starts from.
 
     Raises ValueError for frames that cannot be pinned together and for stills of another size.
     """
@@ -70,7 +72,7 @@ def apply_pins(
         else:
             where = keyframe_coords(coords, height, width, one.frame_idx, frame_rate)
             drawn = noise(height * width) if one.strength < 1.0 else None
-            video = append(video, one.tokens, where, one.strength, noise=drawn)
+            video = append(video, one.tokens, where, one.strength, noise=drawn, noise_scale=noise_scale)
     return video
 
 

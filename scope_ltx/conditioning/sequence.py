@@ -95,13 +95,14 @@ def append(
     strength: float,
     *,
     noise: Tensor | None = None,
+    noise_scale: float = 1.0,
     attention: float | Tensor = 1.0,
 ) -> TokenSequence:
     """Add tokens that condition the target and are not part of the output.
 
     clean: (1, N, C) float32. coords: (1, axes, N, 2). strength: 1 keeps them clean, with noise level 0; below,
-    they start mixed with `noise` (1, N, C), which is noise at the level that denoising starts from, and are
-    denoised along. attention: see `Appended`.
+    they start mixed with `noise` (1, N, C) and are denoised along. noise_scale: the level that denoising starts
+    from, below 1 in a second stage. attention: see `Appended`.
     Source: Lightricks/LTX-2, ltx-core conditioning/types (mask = 1 - strength, appended behind what is there).
     """
     _require_strength(strength)
@@ -116,7 +117,7 @@ def append(
         raise ValueError(f"{clean.shape[1]} tokens need as many attentions, got shape {tuple(attention.shape)}")
     mask, values = _mask_and_clean(sequence)
     added = torch.full_like(clean[..., :1], 1.0 - strength)
-    start = clean if noise is None or strength == 1.0 else clean + (noise - clean) * added
+    start = clean if noise is None or strength == 1.0 else clean + (noise - clean) * added * noise_scale
     return replace(
         sequence,
         latents=torch.cat([sequence.latents, start], dim=1),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Protocol
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from scope_ltx.lora.errors import LoraError
 from scope_ltx.lora.loras import NO_LORAS, LoraSet
 from scope_quant.fp8 import FP8_DTYPE
-from scope_quant.merge import merge_fp8, merge_plain
+from scope_quant.merge import LowRank, merge_fp8, merge_plain
 
 MERGED = ("weight", "weight_scale")
 """The tensors of a layer that a LoRA changes. An FP8 layer has both; biases and input scales stay as they are."""
@@ -39,7 +40,9 @@ class LoraMerger:
     def __init__(self, device: torch.device, loras: LoraSet = NO_LORAS) -> None:
         self.device = device
         self.loras = loras
-        self._turn = threading.Lock()
+        # One thread of its own: 8 readers that merge the widest layer at once would need 2.7 GB of the device, and
+        # each thread that multiplies matrices there keeps a workspace of 32 MiB.
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="lora-merge")
 
     def use(self, loras: LoraSet) -> None:
         self.loras = loras
@@ -68,18 +71,19 @@ class LoraMerger:
         """{leaf: value} of a layer on `device`. `scale` is an FP8 weight's. Raises LoraError."""
         changes = self.loras.changes(module, rows)
         try:
-            # In turn: 8 threads that merge the widest layer at once would need 2.7 GB of the device.
-            with self._turn:
-                placed = weight.to(self.device)
-                if scale is None:
-                    return {"weight": merge_plain(placed, changes)}
-                made = merge_fp8(placed, scale, changes)
-                return {"weight": made.data, "weight_scale": made.scale}
+            return self._worker.submit(self._merged, weight, scale, changes).result()
         except ValueError as error:
             files = self.loras.acting_on(module)
             told = ", ".join(f"{file.facts.name} at {strength:g}" for file, strength in files)
             problem = f"cannot be merged into layer {module} ({told}): {error}"
             raise LoraError(files[0][0].path, problem, advice="Lower the strength, or take it out") from error
+
+    def _merged(self, weight: Tensor, scale: Tensor | None, changes: list[LowRank]) -> dict[str, Tensor]:
+        placed = weight.to(self.device)
+        if scale is None:
+            return {"weight": merge_plain(placed, changes)}
+        made = merge_fp8(placed, scale, changes)
+        return {"weight": made.data, "weight_scale": made.scale}
 
 
 @dataclass

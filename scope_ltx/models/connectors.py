@@ -13,9 +13,11 @@ from scope_ltx.checkpoints.loading import StoredModule
 from scope_ltx.checkpoints.metadata import connectors_kwargs
 from scope_ltx.checkpoints.reader import CheckpointFile
 from scope_ltx.errors import CheckpointError
+from scope_ltx.lora.merging import LoraMerger
 from scope_ltx.models.placement import Block
 from scope_ltx.models.split_linear import RowSplitLinear
 from scope_quant.capability import Fp8Path
+from scope_streaming.weights.layout import block_tensors
 
 PROJECTIONS = ("video_text_proj_in", "audio_text_proj_in")
 CONNECTOR_BLOCKS = ("video_connector.transformer_blocks", "audio_connector.transformer_blocks")
@@ -40,8 +42,8 @@ def open_connectors(
     return stored
 
 
-def connector_blocks(stored: StoredModule[LTX2TextConnectors]) -> list[Block]:
-    """The projections in parts, then the connectors' blocks, in order of use.
+def connector_blocks(stored: StoredModule[LTX2TextConnectors], merger: LoraMerger) -> list[Block]:
+    """The projections in parts, then the connectors' blocks, in order of use, read with LoRAs merged.
 
     Takes over the two projections; leave PROJECTIONS and CONNECTOR_BLOCKS for later when the rest is loaded.
     """
@@ -54,7 +56,10 @@ def connector_blocks(stored: StoredModule[LTX2TextConnectors]) -> list[Block]:
             def read(name: str, target: Tensor, projection: str = projection, first_row: int = first_row) -> None:
                 stored.read_into(f"{projection}.{name}", target, first_row)
 
-            blocks.append(Block(part, read))
+            merged = merger.reader(projection, block_tensors(part), read, first_row=first_row)
+            blocks.append(Block(part, merged, projection))
         for index, module in enumerate(stored.module.get_submodule(path).children()):
-            blocks.append(Block(module, partial(stored.read_under, f"{path}.{index}")))
+            inside = f"{path}.{index}"
+            read_block = merger.reader(inside, block_tensors(module), partial(stored.read_under, inside))
+            blocks.append(Block(module, read_block, inside))
     return blocks

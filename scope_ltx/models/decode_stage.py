@@ -49,14 +49,15 @@ class DecodeStage:
         return not self._idle.is_set()
 
     def start(
-        self, work: Callable[[bool], T], grid: Grid, audio_tokens: int, *, may_overlap: bool = True
+        self, work: Callable[[bool], T], grid: Grid, audio_tokens: int | None, *, may_overlap: bool = True
     ) -> Future[T]:
-        """Run `work`, which decodes latents of these sizes: on this stage's thread where that captures and
-        allocates nothing, and may be; else at once, and then raise what it raises. `work` is told whether it runs
-        beside the caller."""
+        """Run `work`, which decodes latents of these sizes (None: no sound): on this stage's thread where that
+        captures and allocates nothing, and may be; else at once, and then raise what it raises. `work` is told
+        whether it runs beside the caller."""
         self.wait()
         self._audio.settle()
-        if may_overlap and self._video.replays(grid) and self._audio.replays(audio_tokens):
+        captured = self._video.replays(grid) and (audio_tokens is None or self._audio.replays(audio_tokens))
+        if may_overlap and captured:
             self._idle.clear()
             future = self._worker.submit(work, True)
             future.add_done_callback(lambda _: self._idle.set())
@@ -66,17 +67,19 @@ class DecodeStage:
         return finished
 
     @torch.inference_mode()
-    def decode(self, latents: Latents, grid: Grid, samples: int) -> tuple[Tensor, Tensor]:
-        """(F, H, W, 3) uint8 and (2, samples) float32, both on the CPU and the caller's own. Waits for them; the
-        latents must be finished.
+    def decode(self, latents: Latents, grid: Grid, samples: int | None) -> tuple[Tensor, Tensor | None]:
+        """(F, H, W, 3) uint8 and (2, samples) float32, both on the CPU and the caller's own; no sound where none
+        is asked for. Waits for them; the latents must be finished.
 
         Raises ValueError when the audio latents are too few for `samples`.
         """
         with self._own_stream():
             frames = self._to_host(self._video.decode(latents.video, grid))
-            waveform = self._to_host(self._audio.decode(latents.audio))
+            waveform = None if samples is None else self._to_host(self._audio.decode(latents.audio))
             if self._stream is not None:
                 self._stream.synchronize()
+        if waveform is None or samples is None:
+            return frames, None
         if waveform.shape[1] < samples:
             tokens = latents.audio.shape[1]
             raise ValueError(f"{tokens} audio latents give {waveform.shape[1]} samples, {samples} needed")

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from scope_ltx.models.placement import Placement
-from scope_ltx.sampling.geometry import ChunkGeometry
-from scope_ltx.sampling.headroom import Headroom
+from scope_ltx.sampling.headroom import Demand, Headroom
 from scope_streaming.weights.plan import ResidencyPlan
 
 logger = logging.getLogger(__name__)
@@ -37,7 +36,7 @@ class Places(Protocol):
 class ModelMemory:
     """Owns the present placement. Belongs to the thread that owns the device."""
 
-    def __init__(self, places: Places, first: ChunkGeometry, on_move: Callable[[Placement | None], None]) -> None:
+    def __init__(self, places: Places, first: Demand, on_move: Callable[[Placement | None], None]) -> None:
         """`on_move` is called with None before blocks move, when whatever is bound to their addresses must be
         given up, and with their new placement.
 
@@ -55,19 +54,19 @@ class ModelMemory:
             raise RuntimeError("the model's blocks have no place: the next request will place them again")
         return self._placement
 
-    def fit(self, geometry: ChunkGeometry) -> None:
-        """Make sure that `geometry` fits, if need be by moving blocks.
+    def fit(self, demand: Demand) -> None:
+        """Make sure that a request like this fits, if need be by moving blocks.
 
         Raises as `__init__`, with everything as it was, or else placed again by the next call.
         """
-        self._move(self._headroom.covering(geometry))
+        self._move(self._headroom.covering(demand))
 
-    def learn(self, geometry: ChunkGeometry) -> None:
-        """A request of these sizes has been served: remember what it took."""
+    def learn(self, demand: Demand) -> None:
+        """A request like this has been served: remember what it took."""
         placement = self.placement
         nbytes = self._places.activations_nbytes((placement.plan, placement.text_plan))
         if nbytes is not None:
-            self._headroom = self._headroom.learned(geometry, nbytes)
+            self._headroom = self._headroom.learned(demand, nbytes)
 
     def grow(self) -> None:
         """After running out of memory: leave more to activations. Raises as `fit`."""

@@ -9,16 +9,16 @@ words, 2 GB of which a prompt needs a few rows, stays in the file's memory map o
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from scope_ltx.engine import GIB
+from scope_ltx.lora.merging import ReadTensor, tensor_names
 from scope_streaming.weights.backend import host_memory, slot_ring
 from scope_streaming.weights.hooks import StreamedForward
 from scope_streaming.weights.layout import block_tensors, layout_of
@@ -31,21 +31,28 @@ READERS = 8
 """Threads that read one block's tensors from the page cache; one alone reaches a fifth of the memory's speed."""
 
 
-class ReadTensor(Protocol):
-    def __call__(self, name: str, target: Tensor) -> None:
-        """Write the value of a block's tensor `name` into `target`."""
-
-
 @dataclass(frozen=True)
 class Block:
-    """A module on `meta` whose tensors are read when it gets a place."""
+    """A module on `meta` whose tensors are read when it gets a place.
+
+    path: what layers are called in here, so that LoRAs can change them; None where none can.
+    """
 
     module: nn.Module
     read: ReadTensor
+    path: str | None = None
 
     @property
     def nbytes(self) -> int:
         return layout_of(block_tensors(self.module)).nbytes
+
+    def tensors_of(self, layers: Collection[str]) -> tuple[str, ...]:
+        """The tensors that have to be read again when these layers have changed."""
+        return () if self.path is None else tensor_names(layers, self.path, block_tensors(self.module))
+
+    def holds(self, layer: str) -> bool:
+        """Whether a layer, or a part of its rows, lies in here."""
+        return self.path is not None and f"{layer}.".startswith(f"{self.path}.")
 
 
 class Placement:
@@ -62,6 +69,7 @@ class Placement:
     ) -> None:
         """`plans` as `plan_both` makes them. Raises PinningError."""
         self.plan, self.text_plan = plans
+        self._blocks = (transformer, text)
         self._host = host_memory(device, pageable=pageable)
         self._ring = slot_ring(self.plan, device)
         with ThreadPoolExecutor(READERS, thread_name_prefix="weights-reader") as pool:
@@ -83,6 +91,19 @@ class Placement:
     @property
     def pinned_nbytes(self) -> int:
         return self._host.pinned_nbytes
+
+    def read_again(self, layers: Collection[str]) -> frozenset[str]:
+        """Read the weights of these layers once more, into the places where they are; between chunks only.
+
+        Returns the layers that lie in no block. Raises what reading raises; some are old then and some new, until
+        all of them are read again.
+        """
+        with ThreadPoolExecutor(READERS, thread_name_prefix="weights-reader") as pool:
+            for streamer, blocks in zip((self.walk, self._text), self._blocks, strict=True):
+                names = {index: block.tensors_of(layers) for index, block in enumerate(blocks)}
+                streamer.refill(names, partial(_fill, pool, blocks))
+        every = [block for blocks in self._blocks for block in blocks]
+        return frozenset(layer for layer in layers if not any(block.holds(layer) for block in every))
 
     def __str__(self) -> str:
         plan = self.plan

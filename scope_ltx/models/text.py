@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -34,6 +35,25 @@ class TextContext:
     @property
     def nbytes(self) -> int:
         return self.video.nbytes + self.audio.nbytes
+
+
+def blended(contexts: Sequence[tuple[TextContext, float]]) -> TextContext:
+    """The mean of contexts by weight, which are relative to each other. Every place holds a token of the prompt or
+    a register, so prompts blend place by place.
+
+    Raises ValueError for no context, and for weights that are not above 0.
+    """
+    total = sum(weight for _, weight in contexts)
+    if not contexts or min(weight for _, weight in contexts) <= 0:
+        raise ValueError(f"weights of prompts must be above 0, got {[weight for _, weight in contexts]}")
+    if len(contexts) == 1:
+        return contexts[0][0]
+    video, audio = (
+        sum(getattr(context, name).float() * (weight / total) for context, weight in contexts)
+        for name in ("video", "audio")
+    )
+    like = contexts[0][0]
+    return TextContext(cast(Tensor, video).to(like.video.dtype), cast(Tensor, audio).to(like.audio.dtype))
 
 
 class PromptEncoder:
@@ -70,6 +90,10 @@ class PromptEncoder:
             self._cache[prompt] = context
         self._cache.move_to_end(prompt)
         return context
+
+    def forget(self) -> None:
+        """The weights that prompts go through have changed."""
+        self._cache.clear()
 
     def _make_room(self, nbytes: int) -> None:
         held = sum(context.nbytes for context in self._cache.values())

@@ -11,8 +11,10 @@ from scope_ltx.checkpoints.keys import TRANSFORMER
 from scope_ltx.checkpoints.loading import StoredModule
 from scope_ltx.checkpoints.metadata import transformer_kwargs
 from scope_ltx.checkpoints.reader import CheckpointFile
+from scope_ltx.lora.merging import LoraMerger
 from scope_ltx.models.placement import Block
 from scope_quant.capability import Fp8Path
+from scope_streaming.weights.layout import block_tensors
 
 
 def open_transformer(
@@ -28,9 +30,12 @@ def open_transformer(
     return StoredModule(module, [file], TRANSFORMER, dtype=dtype, fp8_path=fp8_path)
 
 
-def transformer_blocks(stored: StoredModule[LTX2VideoTransformer3DModel]) -> list[Block]:
-    """The blocks in order of use; leave `transformer_blocks` for later when the rest is loaded."""
-    return [
-        Block(module, partial(stored.read_under, f"transformer_blocks.{index}"))
-        for index, module in enumerate(stored.module.transformer_blocks)
-    ]
+def transformer_blocks(stored: StoredModule[LTX2VideoTransformer3DModel], merger: LoraMerger) -> list[Block]:
+    """The blocks in order of use, read with LoRAs merged; leave `transformer_blocks` for later when the rest is
+    loaded."""
+    blocks = []
+    for index, module in enumerate(stored.module.transformer_blocks):
+        path = f"transformer_blocks.{index}"
+        read = merger.reader(path, block_tensors(module), partial(stored.read_under, path))
+        blocks.append(Block(module, read, path))
+    return blocks

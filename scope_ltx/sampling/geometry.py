@@ -49,13 +49,14 @@ class ChunkGeometry:
         return frames * self.latent_height * self.latent_width * SPATIAL_COMPRESSION**2
 
     @classmethod
-    def of(cls, config: LTX2Config) -> ChunkGeometry:
+    def of(cls, config: LTX2Config, scale: int = 1) -> ChunkGeometry:
+        """`scale`: with a height and width so many times smaller."""
         frame_rate = exact_frame_rate(config.frame_rate)
         samples = segment_samples(config.num_frames, frame_rate, SAMPLE_RATE)
         return cls(
             latent_frames=(config.num_frames - 1) // TEMPORAL_COMPRESSION + 1,
-            latent_height=config.height // SPATIAL_COMPRESSION,
-            latent_width=config.width // SPATIAL_COMPRESSION,
+            latent_height=config.height // (scale * SPATIAL_COMPRESSION),
+            latent_width=config.width // (scale * SPATIAL_COMPRESSION),
             audio_tokens=audio_tokens_covering(samples),
             samples=samples,
             frame_rate=frame_rate,

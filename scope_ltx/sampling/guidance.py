@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from scope_ltx.conditioning.sequence import TokenSequence
+from scope_ltx.config import LTX2Config
 from scope_ltx.models.text import TextContext
 from scope_ltx.sampling.perturbation import Perturbed
 from scope_ltx.sampling.workspace import Pass, Velocity
@@ -76,6 +77,12 @@ class Guidance:
                 raise ValueError(f"rescale must be within 0..1, got {one.rescale}")
         if self._differs("stg", 0.0) and not self.stg_blocks:
             raise ValueError("spatio-temporal guidance needs at least one block in stg_blocks, got none")
+
+    @property
+    def count(self) -> int:
+        """Passes that `plan` makes."""
+        further = (self._differs("cfg", 1.0), self._differs("stg", 0.0), self._differs("modality", 1.0))
+        return 1 + sum(further) + bool(self.identity)
 
     @property
     def needs_negative(self) -> bool:
@@ -206,3 +213,15 @@ class _Guided:
             self.video([one.video for one in predictions], noisy.video, noisy.sigma),
             self.audio([one.audio for one in predictions], noisy.audio, noisy.sigma),
         )
+
+
+def guidance_of(config: LTX2Config, *, voice: bool) -> Guidance:
+    """What a configuration asks for; identity guidance only beside a reference `voice`."""
+    stg = (config.stg_scale, config.modality_scale, config.guidance_rescale)
+    return Guidance(
+        ModalityGuidance(config.cfg_scale, *stg),
+        ModalityGuidance(config.audio_cfg_scale, *stg),
+        stg_blocks=config.stg_blocks if config.stg_scale else (),
+        stg_mode=config.stg_mode,
+        identity=config.identity_guidance_scale if voice else 0.0,
+    )

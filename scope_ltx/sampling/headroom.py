@@ -4,26 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
 
 from scope_ltx.sampling.geometry import ChunkGeometry
 
-Size: TypeAlias = tuple[int, int]
-"""Tokens and pixels of a request: what its activations depend on."""
+
+@dataclass(frozen=True)
+class Demand:
+    """What a request's activations depend on. `tokens` of both modalities, conditions included; `passes` of the
+    transformer within a step; `encoded_pixels` of clips that go through the video encoder."""
+
+    tokens: int
+    pixels: int
+    passes: int = 1
+    encoded_pixels: int = 0
+
+    @classmethod
+    def of(
+        cls, geometry: ChunkGeometry, *, appended_tokens: int = 0, passes: int = 1, encoded_pixels: int = 0
+    ) -> Demand:
+        tokens = geometry.video_tokens + geometry.audio_tokens + appended_tokens
+        return cls(tokens, geometry.pixels, passes, encoded_pixels)
+
 
 GROWTH = 1.5
 """How much more is left after running out: two blocks' worth at the default size."""
 
 
-def estimated_nbytes(geometry: ChunkGeometry) -> int:
+def estimated_nbytes(demand: Demand) -> int:
     """Device memory that a chunk's activations need: denoising and decoding together, because the captured
     graphs of the one keep their memory during the other.
 
     Denoising measured on an H200 (benchmarks.weights, CUDA graphs): 1.3 GiB at 2,176 tokens and 1.9 GiB at
-    5,503. Decoding holds about six copies of its widest layer, 128 channels at a quarter of the output's size:
-    100 bytes per output pixel.
+    5,503; each further pass keeps hidden states and text of its own. Decoding holds about six copies of its
+    widest layer, 128 channels at a quarter of the output's size: 100 bytes per output pixel. Encoding ends before
+    the denoising begins, and only what it needs beyond that counts.
     """
-    return 2**30 + 180_000 * (geometry.video_tokens + geometry.audio_tokens) + 100 * geometry.pixels
+    passes = (demand.passes - 1) * (40 * 2**20 + 30_000 * demand.tokens)
+    denoising = 180_000 * demand.tokens + passes
+    return 2**30 + max(denoising, 100 * demand.encoded_pixels) + 100 * demand.pixels
 
 
 @dataclass(frozen=True)
@@ -33,29 +51,24 @@ class Headroom:
 
     nbytes: int
     factor: float = 1.0
-    measured: Mapping[Size, int] = field(default_factory=dict)
+    measured: Mapping[Demand, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, geometry: ChunkGeometry) -> Headroom:
-        return cls(estimated_nbytes(geometry))
+    def of(cls, demand: Demand) -> Headroom:
+        return cls(estimated_nbytes(demand))
 
-    def needed_nbytes(self, geometry: ChunkGeometry) -> int:
+    def needed_nbytes(self, demand: Demand) -> int:
         """As measured, or else by the corrected estimate."""
-        return self.measured.get(_size(geometry)) or int(estimated_nbytes(geometry) * self.factor)
+        return self.measured.get(demand) or int(estimated_nbytes(demand) * self.factor)
 
-    def covering(self, geometry: ChunkGeometry) -> Headroom:
-        """Enough for `geometry` too."""
-        return replace(self, nbytes=max(self.nbytes, self.needed_nbytes(geometry)))
+    def covering(self, demand: Demand) -> Headroom:
+        """Enough for `demand` too."""
+        return replace(self, nbytes=max(self.nbytes, self.needed_nbytes(demand)))
 
     def grown(self) -> Headroom:
         """After a request ran out of memory. What was measured until then was not all that is needed."""
         return Headroom(int(self.nbytes * GROWTH), self.factor * GROWTH)
 
-    def learned(self, geometry: ChunkGeometry, nbytes: int) -> Headroom:
-        """A request of these sizes held `nbytes` at most."""
-        size = _size(geometry)
-        return replace(self, measured={**self.measured, size: max(nbytes, self.measured.get(size, 0))})
-
-
-def _size(geometry: ChunkGeometry) -> Size:
-    return (geometry.video_tokens + geometry.audio_tokens, geometry.pixels)
+    def learned(self, demand: Demand, nbytes: int) -> Headroom:
+        """A request like this held `nbytes` at most."""
+        return replace(self, measured={**self.measured, demand: max(nbytes, self.measured.get(demand, 0))})

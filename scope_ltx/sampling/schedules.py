@@ -122,6 +122,7 @@ SCHEDULES: Mapping[str, Callable[[int], Sigmas]] = {
     "cosine": cosine_sigmas,
     "linear_quadratic": linear_quadratic_sigmas,
     "beta": beta_sigmas,
+    "dev": dev_sigmas,
 }
 """Every schedule that has a formula for any number of steps."""
 

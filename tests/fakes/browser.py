@@ -98,6 +98,13 @@ class Visit:
     def control(self, name: str) -> Locator:
         return self.page.locator(f"#field-{name}")
 
+    def section(self, title: str) -> Locator:
+        """The heading that folds and unfolds."""
+        return self.page.locator("summary").filter(has=self.page.get_by_role("heading", name=title))
+
+    async def unfold(self, title: str) -> None:
+        await self.section(title).click()
+
     def message(self, name: str) -> Locator:
         return self.page.locator(f"#field-{name}-message")
 

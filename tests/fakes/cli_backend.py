@@ -50,6 +50,7 @@ class FakeStream:
     last_notes: tuple[str, ...] = ()
     last_stats: ChunkStats | None = None
     made: int = 0
+    closed: bool = False
     timeline: Timeline = field(default_factory=lambda: Timeline(SAMPLE_RATE))
 
     def next_segment(self) -> Segment:
@@ -62,6 +63,9 @@ class FakeStream:
         self.last_notes = self.config.adjustments
         self.made += 1
         return segment
+
+    def close_sources(self) -> None:
+        self.closed = True
 
 
 @dataclass
@@ -106,7 +110,8 @@ class FakeBackend:
 
     def open_session(self, generator: object, config: LTX2Config, prompt: str) -> FakeStream:
         self.config = config
-        return FakeStream(config, self.fail_at)
+        self.stream = FakeStream(config, self.fail_at)
+        return self.stream
 
     def serve(
         self,

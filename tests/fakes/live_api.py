@@ -17,6 +17,7 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import ValidationError
 
 from scope_ltx.config import LTX2Config
+from scope_ltx.hosts.live.loras_api import loras_router
 from tests.fakes.colours import LEFT_HZ, RIGHT_HZ, SAMPLE_RATE
 
 
@@ -52,14 +53,16 @@ class ChordTrack(AudioStreamTrack):
 
 
 class LiveApi:
-    """State that a test may read (`patches`, `prompts`) and set (`state`, `codec`, `playing`)."""
+    """State that a test may read (`patches`, `prompts`, `sent`) and set (`state`, `codec`, `playing`)."""
 
-    def __init__(self, codec: str = "video/H264") -> None:
+    def __init__(self, codec: str = "video/H264", models: Path | None = None) -> None:
         self.codec = codec
+        self.models = models
         self.state = "live"
         self.config = LTX2Config()
         self.prompt = self.playing = "a slow tide of colour"
         self.prompts: list[str] = []
+        self.sent: dict[str, Any] = {}
         self.patches: list[dict[str, Any]] = []
         self.sessions: dict[str, RTCPeerConnection] = {}
         self.offers = 0
@@ -122,12 +125,14 @@ def create_fake_app(live: LiveApi, page: Path) -> FastAPI:
     app = FastAPI()
 
     @app.post("/api/prompt")
-    async def send(body: dict[str, str]) -> dict[str, str]:
-        live.prompt = body["prompt"]
+    async def send(body: dict[str, Any]) -> dict[str, str]:
+        live.prompt = body["prompt"] if "prompt" in body else " + ".join(part["text"] for part in body["prompts"])
         live.prompts.append(live.prompt)
+        live.sent = body
         return {"prompt": live.prompt}
 
     app.get("/api/schema")(LTX2Config.model_json_schema)
+    app.include_router(loras_router(live.models))
     app.get("/api/parameters")(lambda: live.config.model_dump(mode="json"))
     app.get("/api/prompt")(lambda: {"prompt": live.prompt})
     app.get("/api/status")(live.status)

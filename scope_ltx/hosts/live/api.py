@@ -14,29 +14,24 @@ from pydantic import BaseModel, ValidationError
 
 from scope_ltx import __version__
 from scope_ltx.config import LTX2Config
+from scope_ltx.hosts.live.loras_api import loras_router
 from scope_ltx.hosts.live.problems import (
     BadFieldsError,
-    FieldProblem,
-    FieldProblems,
-    ProblemBody,
     ProblemError,
     answer_bad_fields,
     answer_problem,
+    json_body,
     read_json_object,
+    refusals,
 )
+from scope_ltx.hosts.live.prompt_api import prompt_router
 from scope_ltx.hosts.live.stream import LiveStream, StreamState
 from scope_ltx.hosts.live.viewers import MAX_VIEWERS, Viewers
 from scope_ltx.hosts.live.whep import whep_router
 from scope_ltx.request import Generator
-from scope_ltx.support import unsupported
 from scope_streaming.clock import Clock
 
 PAGE = Path(__file__).parent / "page"
-_PROBLEM = {"model": ProblemBody, "content": {"application/problem+json": {}}}
-_REFUSED: dict[int | str, dict[str, Any]] = {
-    **dict.fromkeys((400, 413, 415), _PROBLEM),
-    422: {"model": FieldProblems},
-}
 _CODEC_NAMES = {"H264": "H.264", "VP8": "VP8"}
 
 
@@ -50,10 +45,6 @@ class PageFiles(StaticFiles):
         if path.endswith(".js") and response.status_code == HTTPStatus.OK:
             response.headers["Content-Type"] = "text/javascript; charset=utf-8"
         return response
-
-
-class Prompt(BaseModel):
-    prompt: str
 
 
 class Updated(BaseModel):
@@ -94,12 +85,13 @@ def create_app(
     clock: Clock,
     nonce: str,
     model: str,
+    models: Path | None = None,
     max_viewers: int = MAX_VIEWERS,
 ) -> FastAPI:
     """The application. It answers at once; `start` loads the model on the generation thread meanwhile.
 
-    `nonce` makes this run's random seeds its own, `model` is the name that the page shows. Raises ValueError
-    for an empty prompt.
+    `nonce` makes this run's random seeds its own, `model` is the name that the page shows, `models` the directory
+    in which LoRAs are looked for. Raises ValueError for an empty prompt.
     """
     stream = LiveStream(start, config, prompt, clock, nonce)
     viewers = Viewers(stream.broadcaster, max_viewers=max_viewers)
@@ -117,7 +109,8 @@ def create_app(
     app.add_exception_handler(ProblemError, answer_problem)
     app.add_exception_handler(BadFieldsError, answer_bad_fields)
     app.include_router(_parameter_router(stream))
-    app.include_router(_prompt_router(stream))
+    app.include_router(prompt_router(stream))
+    app.include_router(loras_router(models))
     app.include_router(_status_router(stream, viewers, model))
     app.include_router(whep_router(stream, viewers))
     app.mount("/", PageFiles(directory=PAGE, html=True), name="page")
@@ -127,6 +120,7 @@ def create_app(
 def _parameter_router(stream: LiveStream) -> APIRouter:
     router = APIRouter(prefix="/api", tags=["control"])
     session = stream.session
+    load_parameters = LTX2Config.parameters("load")
 
     @router.get("/schema")
     async def schema() -> dict[str, Any]:
@@ -140,61 +134,25 @@ def _parameter_router(stream: LiveStream) -> APIRouter:
 
     @router.patch(
         "/parameters",
-        responses={**_REFUSED, 409: _PROBLEM},
-        openapi_extra=_json_body(LTX2Config.model_json_schema()),
+        responses=refusals(400, 409, 413, 415, 422),
+        openapi_extra=json_body(LTX2Config.model_json_schema()),
     )
     async def update(request: Request) -> Updated:
         """Change some parameters, all or none. They apply to the next chunk that starts."""
         changes = await read_json_object(request)
-        before = session.config
+        held = session.config
+        fixed = [name for name in load_parameters if changes.get(name, getattr(held, name)) != getattr(held, name)]
+        if fixed:
+            raise ProblemError(
+                HTTPStatus.CONFLICT,
+                f"{', '.join(fixed)} can only be set at start: restart with the new value",
+            )
         try:
-            wanted = before.updated(**changes)
-            fixed = [
-                name for name in LTX2Config.parameters("load") if getattr(wanted, name) != getattr(before, name)
-            ]
-            if fixed:
-                raise ProblemError(
-                    HTTPStatus.CONFLICT,
-                    f"{', '.join(fixed)} can only be set at start: restart with the new value",
-                )
-            problems = unsupported(wanted)
-            if problems:
-                raise BadFieldsError(
-                    [FieldProblem(loc=["body", name], msg=text) for name, text in problems.items()]
-                )
             config = session.update(**changes)
         except ValidationError as error:
             raise BadFieldsError.of(error) from error
         stream.retry()
         return Updated(parameters=config, adjustments=config.adjustments)
-
-    return router
-
-
-def _prompt_router(stream: LiveStream) -> APIRouter:
-    router = APIRouter(prefix="/api", tags=["control"])
-    session = stream.session
-
-    @router.get("/prompt")
-    async def prompt() -> Prompt:
-        """The prompt of the next chunk that starts."""
-        return Prompt(prompt=session.prompt)
-
-    @router.post("/prompt", responses=_REFUSED, openapi_extra=_json_body(Prompt.model_json_schema()))
-    async def set_prompt(request: Request) -> Prompt:
-        """Change the prompt for the next chunk that starts."""
-        body = await read_json_object(request)
-        for name in sorted(body.keys() - {"prompt"}):
-            raise BadFieldsError([FieldProblem(loc=["body", name], msg="there is no such field: send prompt")])
-        text = body.get("prompt")
-        if not isinstance(text, str):
-            raise BadFieldsError([FieldProblem(loc=["body", "prompt"], msg="prompt must be a string")])
-        try:
-            prompt = session.set_prompt(text)
-        except ValueError as error:
-            raise BadFieldsError([FieldProblem(loc=["body", "prompt"], msg=str(error))]) from error
-        stream.retry()
-        return Prompt(prompt=prompt)
 
     return router
 
@@ -229,7 +187,7 @@ def _status_router(stream: LiveStream, viewers: Viewers, model: str) -> APIRoute
         """The process answers."""
         return Health(status="alive")
 
-    @router.get("/readyz", responses={503: _PROBLEM})
+    @router.get("/readyz", responses=refusals(503))
     async def readyz() -> Health:
         """A viewer would see something: at least one chunk was made."""
         if not stream.broadcaster.started:
@@ -238,7 +196,3 @@ def _status_router(stream: LiveStream, viewers: Viewers, model: str) -> APIRoute
         return Health(status="ready")
 
     return router
-
-
-def _json_body(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

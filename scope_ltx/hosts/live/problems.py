@@ -11,8 +11,10 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 MAX_JSON_BYTES = 64 * 1024
+Responses = dict[int | str, dict[str, Any]]
 
 
 class ProblemBody(BaseModel):
@@ -58,7 +60,28 @@ class BadFieldsError(Exception):
     def of(cls, error: ValidationError) -> BadFieldsError:
         """Leaves the input itself out: NaN, megabytes or invalid text, none of which JSON carries."""
         problems = error.errors(include_url=False, include_input=False, include_context=False)
-        return cls([FieldProblem(loc=["body", *problem["loc"]], msg=problem["msg"]) for problem in problems])
+        return cls([FieldProblem(loc=["body", *problem["loc"]], msg=_sentence(problem)) for problem in problems])
+
+
+def refusals(*statuses: int) -> Responses:
+    """What a route that refuses with these statuses tells in OpenAPI."""
+    problem = {"model": ProblemBody, "content": {"application/problem+json": {}}}
+    return {status: {"model": FieldProblems} if status == 422 else problem for status in statuses}
+
+
+def json_body(schema: dict[str, Any]) -> dict[str, Any]:
+    """What a route that reads its body itself tells in OpenAPI. Definitions are put where they are named."""
+    definitions = schema.get("$defs", {})
+
+    def inlined(node: Any) -> Any:
+        if isinstance(node, list):
+            return [inlined(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        named = definitions.get(node.get("$ref", "").removeprefix("#/$defs/"), {})
+        return {key: inlined(value) for key, value in {**named, **node}.items() if key not in ("$defs", "$ref")}
+
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": inlined(schema)}}}}
 
 
 def json_response(body: BaseModel, status: int, media_type: str, headers: Mapping[str, str]) -> Response:
@@ -115,6 +138,10 @@ async def read_json_object(request: Request) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadFieldsError([FieldProblem(loc=["body"], msg=f"expected a JSON object, got {_json_type(value)}")])
     return value
+
+
+def _sentence(problem: ErrorDetails) -> str:
+    return "there is no such parameter" if problem["type"] == "extra_forbidden" else problem["msg"]
 
 
 def _json_type(value: object) -> str:

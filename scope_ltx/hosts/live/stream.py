@@ -12,6 +12,7 @@ from scope_ltx.config import LTX2Config
 from scope_ltx.errors import GenerationCancelled, ScopeLtxError
 from scope_ltx.request import Chunk, ChunkRequest, Generator
 from scope_ltx.session import Session
+from scope_ltx.sound_in.track import TrackEnded
 from scope_streaming.clock import Clock
 from scope_streaming.media.broadcast import Broadcaster
 from scope_streaming.media.handoff import Handoff
@@ -73,7 +74,7 @@ class LiveStream:
             clock,
             lambda: self.session.config.realtime_pacing_slack,
             name="generation",
-            fatal=(ModelLoadError,),
+            fatal=(ModelLoadError, TrackEnded),
             abandoned=(GenerationCancelled,),
         )
         self._playing: asyncio.Task[None] | None = None
@@ -125,6 +126,7 @@ class LiveStream:
             await asyncio.gather(self._playing, return_exceptions=True)
         if await asyncio.to_thread(self._loop.stop, STOP_TIMEOUT_S):
             await asyncio.to_thread(self._generator.close)
+            self.session.close_sources()
         else:
             logger.warning("the generation thread is still busy after %.1f s", STOP_TIMEOUT_S)
         self._executor.shutdown(wait=False, cancel_futures=True)
@@ -135,6 +137,9 @@ class LiveStream:
         except ModelLoadError as error:
             self._failure = str(error)
             logger.error("the model could not be loaded: %s", error)
+        except TrackEnded as error:
+            self._failure = f"the stream is over: {error}"
+            logger.info("%s", self._failure)
         except Exception as error:
             self._failure = str(error) or type(error).__name__
             self._loop.request_stop()

@@ -1,5 +1,5 @@
-"""Module weights -> the five published files: names, types, FP8 layers and metadata as Lightricks' and its
-packagers' files have them.
+"""Module weights -> the published files: names, types, FP8 layers and metadata as Lightricks' and its packagers'
+files have them. Beside the five of a model there are its latent upsampler and a few LoRAs.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ from scope_ltx.manifest import ModelFiles
 from scope_ltx.models.small import sizes
 from scope_ltx.models.small.audio_vae_weights import audio_vae_weights
 from scope_ltx.models.small.draw import State, generator_for
+from scope_ltx.models.small.lora_weights import write_loras
 from scope_ltx.models.small.safetensors_file import write_safetensors
 from scope_ltx.models.small.text_weights import connector_weights, text_encoder_weights
 from scope_ltx.models.small.transformer_weights import transformer_weights
+from scope_ltx.models.small.upsampler_weights import write_upsampler
 from scope_ltx.models.small.video_vae_weights import video_vae_weights
 from scope_ltx.models.small.vocabulary import read_pieces, train_tokenizer
 from scope_ltx.models.small.vocoder_weights import vocoder_weights
@@ -39,13 +41,14 @@ _UNQUANTIZED_BLOCK = "transformer_blocks.0."
 
 
 def write_model(directory: Path, seed: int) -> None:
-    """Write all five files below `directory`, which must be empty."""
+    """Write all files below `directory`, which must be empty."""
     paths = ModelFiles.below(directory)
+    transformer = transformer_weights(seed)
     tokenizer = train_tokenizer()
     connectors = connector_weights(seed)
     files: dict[Path, tuple[State, dict[str, str]]] = {
         paths.transformer: (
-            _fp8_file(transformer_weights(seed), TRANSFORMER, _is_fp8_in_transformer)
+            _fp8_file(transformer, TRANSFORMER, _is_fp8_in_transformer)
             | _named(_only(connectors, "_connector."), CONNECTORS),
             _settings(sizes.transformer_metadata()),
         ),
@@ -63,6 +66,8 @@ def write_model(directory: Path, seed: int) -> None:
     for path, (tensors, metadata) in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_safetensors(path, tensors, metadata | {"format": "pt"})
+    write_upsampler(paths.upsampler, seed)
+    write_loras(directory, transformer, seed)
 
 
 def _settings(config: Mapping[str, object]) -> dict[str, str]:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from scope_ltx.models.small.draw import State, draw_state, generator_for, shapes_of
 from scope_ltx.models.small.sizes import AUDIO_HEAD, AUDIO_WIDTH, VIDEO_HEAD, VIDEO_WIDTH, build_transformer
+from scope_ltx.models.small.video_vae_weights import CLEAN_LATENT, CLEAN_LEVEL
 
 LAST_SIGMA = 0.421875
 """The last non-zero sigma of the distilled schedule."""
@@ -28,6 +29,8 @@ LAST_SIGMA = 0.421875
 FLAG, COLOURED, COLOUR, HASH = 0, 16, 17, 20
 """Places in a video context token: is it a word (16 places, +-1), does it name a colour, which, and its hash."""
 AUDIO_FLAG, AUDIO_HASH = 0, 8
+CLEAN_LANE = 32
+"""A place in a video token: 1 where a picture was encoded, small where there is noise."""
 
 _RANDOM_GAIN = 0.5
 _COUPLING = 0.02
@@ -100,6 +103,7 @@ def transformer_weights(seed: int) -> State:
     _average_neighbours(
         state, "transformer_blocks.0.audio_attn1", AUDIO, AUDIO_HEAD, {6: 5.0, 7: 4.0}, _SOUND_GAIN
     )
+    _look_around(state, "transformer_blocks.0.attn1")
     _read_colours(state, "transformer_blocks.1.attn2")
     _read_words(state, "transformer_blocks.1.audio_attn2")
     return state
@@ -174,6 +178,18 @@ def _average_neighbours(
             # The normalised bias is sqrt(2), and scores are divided by sqrt(head_dim).
             norm[pair] = math.sqrt(m * math.sqrt(head_dim) / 2)
     _carry(state, attention, lanes, lanes.noise, gain)
+
+
+def _look_around(state: State, attention: str) -> None:
+    """Head 1 sees the nearest places most, and a lane tells encoded tokens from noise: in-context LoRAs use both.
+
+    Its scores are three times those that constants of unit norm give: it sees little but the place itself.
+    """
+    for norm in ("norm_q", "norm_k"):
+        state[f"{attention}.{norm}.weight"][VIDEO_HEAD : VIDEO_HEAD + VIDEO_HEAD // 2] = math.sqrt(3.0)
+    weight = state["proj_in.weight"]
+    weight[CLEAN_LANE] = 0
+    weight[CLEAN_LANE, CLEAN_LATENT] = 1 / CLEAN_LEVEL
 
 
 def _carry(state: State, attention: str, lanes: Lanes, source: int, gain: Tensor) -> None:

@@ -29,6 +29,12 @@ _CONTRAST = 0.6
 _ENCODER_CONSTANT, _ENCODER_RMS = 3.0, 0.8
 """Two constants in four channels each, and the root mean square they give to 128: the last norm divides by it."""
 
+CLEAN_LATENT, CLEAN_LEVEL = 16, 6.0
+"""A normalised latent that is 6 wherever a picture was encoded, and noise, so hardly ever above 3, elsewhere."""
+
+_OTHER_LATENTS = 0.05
+"""Size of the latents that are no colour, as a share of random weights."""
+
 Strides = tuple[int, int, int]
 _STRIDES: tuple[Strides, ...] = ((2, 2, 2), (2, 2, 2), (2, 1, 1), (1, 2, 2))
 
@@ -128,6 +134,11 @@ def _encoder(state: State, mean: Tensor, std: Tensor) -> None:
             start = 4 * (lane + colour)
             weight[colour, start : start + 4, 1, 1, 1] = sign * _ENCODER_RMS * std[colour] / 4
         bias[colour] = mean[colour]
+    # All other latents are nearly 0 when normalised: the transformer takes some of them for noise.
+    weight[COLOURS:LATENT_CHANNELS].mul_(_OTHER_LATENTS)
+    bias[COLOURS:LATENT_CHANNELS] = mean[COLOURS:]
+    weight[CLEAN_LATENT] = 0
+    bias[CLEAN_LATENT] += CLEAN_LEVEL * std[CLEAN_LATENT]
     # The last channel is the log-variance of all others: encodings are certain.
     weight[-1] = 0
     bias[-1] = -10.0

@@ -10,18 +10,22 @@ orders copies against compute.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
-from scope_streaming.weights.filling import filled
-from scope_streaming.weights.host import HostMemory
+from scope_streaming.weights.filling import AHEAD, filled
+from scope_streaming.weights.host import HostMemory, PinningError
 from scope_streaming.weights.layout import BlockLayout, bind, block_tensors, layout_of, views
 from scope_streaming.weights.plan import ResidencyPlan
 from scope_streaming.weights.ring import SlotRing
+
+logger = logging.getLogger(__name__)
 
 Fill = Callable[[int, dict[str, Tensor]], None]
 """Writes the values of block `index` into the given tensors: from a file, or from another module. Several blocks
@@ -81,8 +85,8 @@ class BlockStreamer:
     """Owns where the weights of `blocks` are. A context manager: leaving frees device and page-locked memory.
 
     `fill(index, tensors)` supplies the values of a block, on the host; it is called once per block while this
-    is made. Resident blocks pass through a few page-locked buffers: the host never holds more than what is
-    streamed and those. The blocks may be on `meta`.
+    is made, and `refill` writes some of them again later. Resident blocks pass through a few page-locked buffers:
+    the host never holds more than what is streamed and those. The blocks may be on `meta`.
     Belongs to the thread that launches compute.
     """
 
@@ -103,13 +107,15 @@ class BlockStreamer:
         self._plan = plan
         self._ring = ring
         self._host = host
+        self._device = device
         self._cyclic = cyclic
+        self._in_use: set[int] = set()
         self._sources: dict[int, Tensor] = {}
         self._place = {block: place for place, block in enumerate(plan.streamed)}
         self._runs = runs(len(self._blocks), frozenset(plan.streamed))
         layouts = [layout_of(block_tensors(block)) for block in self._blocks]
         self._check(layouts)
-        self._load(layouts, fill, device)
+        self._load(layouts, fill)
 
     @property
     def plan(self) -> ResidencyPlan:
@@ -129,12 +135,14 @@ class BlockStreamer:
 
     def acquire(self, index: int) -> None:
         """Compute queued from now on may use block `index`."""
+        self._in_use.add(index)
         place = self._place.get(index)
         if place is not None and self._ring is not None:
             self._ring.acquire(place % self._plan.slots, self._key(index), self._sources[index])
 
     def release(self, index: int) -> None:
         """Compute on block `index` is queued: its slot goes to the block that needs it next, in a cycle."""
+        self._in_use.discard(index)
         place = self._place.get(index)
         if place is None or self._ring is None:
             return
@@ -150,6 +158,23 @@ class BlockStreamer:
         if self._ring is not None:
             for slot, block in enumerate(self._plan.streamed[: self._plan.slots]):
                 self._ring.fetch(slot, self._key(block), self._sources[block])
+
+    def refill(self, names: Mapping[int, Collection[str]], fill: Fill) -> None:
+        """Write the named tensors of some blocks again, where they are: no address changes, so what was captured
+        or compiled stays valid. `fill` is given these tensors alone.
+
+        Between walks only. Copies under way are waited for, and slots that hold a block as it was get it anew
+        when it is next used. After an error any of the named tensors may be old, new or neither: write them again.
+
+        Raises RuntimeError while a block is in use, KeyError for a name that the block does not have, and what
+        `fill` raises.
+        """
+        if self._in_use:
+            used = ", ".join(map(str, sorted(self._in_use)))
+            raise RuntimeError(f"weights are written between walks, and block {used} is in use")
+        # Other threads fill: what is handed to them must be writable outside of inference mode too.
+        with torch.inference_mode(False):
+            self._write(names, fill)
 
     def close(self) -> None:
         """Wait for copies under way; unlock host memory; leave the blocks on `meta`."""
@@ -188,7 +213,59 @@ class BlockStreamer:
         if planned != found:
             raise ValueError(f"the plan is for blocks of {planned[:3]}... bytes, these have {found[:3]}...")
 
-    def _load(self, layouts: list[BlockLayout], fill: Fill, device: torch.device) -> None:
+    def _write(self, names: Mapping[int, Collection[str]], fill: Fill) -> None:
+        homes = {index: self._homes(index, wanted) for index, wanted in names.items() if wanted}
+        if self._ring is not None:
+            # A copy that is under way reads what is written here; compute reads the slots, which stay.
+            self._ring.drain()
+            for index in homes:
+                self._ring.forget(self._key(index))
+        with self._staging(homes) as staged:
+            targets = ((index, staged(index)) for index in homes)
+            for index, tensors in filled(targets, fill):
+                if tensors is not homes[index]:
+                    for name, tensor in homes[index].items():
+                        tensor.copy_(tensors[name])
+
+    def _homes(self, index: int, names: Collection[str]) -> dict[str, Tensor]:
+        """The tensors of a block where their values are kept: of a streamed one on the host."""
+        tensors = block_tensors(self._blocks[index])
+        if index in self._place:
+            tensors = views(self._sources[index], layout_of(tensors))
+        return {name: tensors[name].detach() for name in names}
+
+    @contextmanager
+    def _staging(self, homes: Mapping[int, dict[str, Tensor]]) -> Iterator[Callable[[int], dict[str, Tensor]]]:
+        """Gives the tensors to fill for a block: its homes where they are on the host, else others that are."""
+        away = [] if self._device.type == "cpu" else [index for index in homes if index not in self._place]
+        layouts = {index: layout_of(homes[index]) for index in away}
+        turns = {index: turn for turn, index in enumerate(away)}
+        buffers: list[Tensor] = []
+
+        def staged(index: int) -> dict[str, Tensor]:
+            if index not in turns:
+                return homes[index]
+            # No more than AHEAD blocks are being filled at a time, so the one that many turns before is done.
+            if turns[index] < AHEAD:
+                buffers.append(self._staging_buffer(max(layout.nbytes for layout in layouts.values())))
+            return views(buffers[turns[index] % AHEAD], layouts[index])
+
+        try:
+            yield staged
+        finally:
+            for buffer in buffers:
+                self._host.release(buffer)
+
+    def _staging_buffer(self, nbytes: int) -> Tensor:
+        buffer = self._host.allocate(nbytes)
+        try:
+            self._host.lock(buffer)
+        except PinningError as error:
+            logger.warning("weights are written through pageable memory, which is slower: %s", error)
+        return buffer
+
+    def _load(self, layouts: list[BlockLayout], fill: Fill) -> None:
+        device = self._device
         spare: list[Tensor] = []
         buffers = ((index, self._buffer_for(index, layouts, device, spare)) for index in range(len(layouts)))
         for index, buffer in filled(buffers, lambda i, buffer: fill(i, views(buffer, layouts[i]))):

@@ -71,5 +71,8 @@ export const api = {
   patchParameters: (changes) => json("api/parameters", "PATCH", changes),
   prompt: () => json("api/prompt"),
   sendPrompt: (prompt) => json("api/prompt", "POST", { prompt }),
+  /** `prompts`: [{text, weight}]. It takes over during `chunks` chunks, at once for 0. */
+  sendBlend: (prompts, chunks) => json("api/prompt", "POST", { prompts, transition_chunks: chunks }),
+  loras: () => json("api/loras"),
   status: () => json("api/status"),
 };

@@ -2,6 +2,7 @@
 
 import { ApiError, api } from "./api.js";
 import { ControlPanel } from "./controls.js";
+import { LoraCatalog } from "./loras.js";
 import { ParameterSync } from "./parameters.js";
 import { PromptBox } from "./prompt.js";
 import { Stage } from "./stage.js";
@@ -16,7 +17,7 @@ const find = (id) => document.getElementById(id);
 const toasts = new Toasts(find("toasts"));
 const stage = new Stage(find("stage"));
 const line = new StatusLine({ line: find("status"), badge: find("badge"), model: find("model"), notes: find("notes") });
-const prompt = new PromptBox(find("composer"), { send: api.sendPrompt, toasts });
+const prompt = new PromptBox(find("composer"), { ...api, toasts });
 const panel = new ControlPanel(find("controls"), (name, value) => sync.change(name, value));
 const sync = new ParameterSync({ panel, toasts });
 
@@ -96,12 +97,12 @@ async function poll() {
   show();
 }
 
-/** Schema, values and prompt, tried until the server gives them. */
+/** Schema, LoRAs, values and prompt, tried until the server gives them. */
 async function loadControls() {
   for (;;) {
     try {
-      const [schema, current] = await Promise.all([api.schema(), api.prompt()]);
-      panel.render(schema);
+      const [schema, loras, current] = await Promise.all([api.schema(), api.loras(), api.prompt()]);
+      panel.render(schema, new LoraCatalog(loras));
       prompt.start(current.prompt);
       await sync.refresh();
       return;

@@ -1,6 +1,7 @@
 // The panel: one field per parameter, rendered from the schema, kept in step with the server.
 
-import { controlsOf } from "./schema.js";
+import { element } from "./inputs.js";
+import { sectionsOf } from "./schema.js";
 import { createWidget } from "./widgets.js";
 
 const LOAD_REASON = "Decided when the model loads. Restart the server to change it.";
@@ -9,18 +10,17 @@ const GROUP_GAP = 5;
 
 /** One labelled control with room for the server's sentence below it. */
 class Field {
-  constructor(spec, onChange) {
+  constructor(spec, catalog, onChange) {
     this.spec = spec;
     this.dirty = false;
     const id = `field-${spec.name}`;
-    this.widget = createWidget(spec, id);
+    this.widget = createWidget(spec, id, catalog);
     this.element = document.createElement("div");
     this.element.className = `field ${spec.widget}`;
     this.element.dataset.name = spec.name;
-    const label = document.createElement("label");
-    label.htmlFor = id;
-    label.id = `${id}-label`;
-    label.textContent = spec.label;
+    // A group of inputs has a name, but no one input that its label could be for.
+    const label = element(this.widget.group ? "span" : "label", { id: `${id}-label`, class: "label" }, spec.label);
+    if (!this.widget.group) label.htmlFor = id;
     // "Frames per chunk" has said its unit already.
     if (spec.unit && !spec.label.toLowerCase().includes(spec.unit.toLowerCase())) {
       const unit = document.createElement("small");
@@ -33,7 +33,11 @@ class Field {
     this.reset.textContent = "Reset";
     this.reset.hidden = true;
     this.reset.setAttribute("aria-label", `Reset ${spec.label} to its default`);
-    this.reset.addEventListener("click", () => { this.widget.write(spec.default); this.#commit(onChange); });
+    this.reset.addEventListener("click", () => {
+      this.widget.clear?.();
+      this.widget.write(spec.default);
+      this.#commit(onChange);
+    });
     const head = document.createElement("div");
     head.className = "head";
     head.append(label, this.reset);
@@ -55,8 +59,12 @@ class Field {
   show(value) {
     this.value = value;
     if (!this.dirty && !this.element.contains(document.activeElement)) this.widget.write(value);
-    const changed = JSON.stringify(value ?? null) !== JSON.stringify(this.spec.default ?? null);
-    this.reset.hidden = !changed || this.spec.kind === "load" || this.spec.default === undefined;
+    this.reset.hidden = !this.changed || this.spec.kind === "load" || this.spec.default === undefined;
+  }
+
+  /** Whether the server holds something else than the default. */
+  get changed() {
+    return JSON.stringify(this.value ?? null) !== JSON.stringify(this.spec.default ?? null);
   }
 
   /** The server took it: what it holds now replaces what was typed, even under the cursor. */
@@ -67,11 +75,17 @@ class Field {
     this.show(value);
   }
 
-  /** tone: "error" or "note". An empty sentence clears. */
-  say(sentence, tone = "note") {
+  /** tone: "error" or "note". An empty sentence clears. `path`: which part of a list it is about. */
+  say(sentence, tone = "note", path = []) {
+    this.widget.unmark?.();
+    const place = path.length ? this.widget.place?.(path) : "";
+    if (place) sentence = `${place}: ${sentence}`;
     this.message.textContent = sentence;
     this.element.dataset.tone = sentence ? tone : "";
-    for (const node of this.widget.nodes) node.setAttribute("aria-invalid", String(Boolean(sentence) && tone === "error"));
+    const wrong = Boolean(sentence) && tone === "error";
+    if (!this.widget.group) for (const node of this.widget.nodes) node.setAttribute("aria-invalid", String(wrong));
+    // A problem in a folded section would go unseen.
+    if (wrong) this.element.closest("details").open = true;
   }
 
   #commit(onChange) {
@@ -110,8 +124,34 @@ class Field {
   }
 }
 
+/** Fields under one heading, which folds. Folded, it says how many of them differ from their default. */
+class Section {
+  constructor({ title, folded }, fields) {
+    this.fields = fields;
+    this.count = element("small");
+    const id = `section-${title.toLowerCase().replaceAll(/[^a-z]+/g, "-")}`;
+    const heading = element("h2", { id }, title);
+    const group = element("div", { role: "group", "aria-labelledby": id });
+    if (fields.every(({ spec }) => spec.kind === "load")) group.append(element("p", { class: "reason" }, LOAD_REASON));
+    fields.forEach(({ element: field, spec }, i) => {
+      // A leap in the order numbers is where the server starts a new subject.
+      field.classList.toggle("group", i > 0 && spec.order - fields[i - 1].spec.order > GROUP_GAP);
+      group.append(field);
+    });
+    this.element = element("details", { class: "section" }, element("summary", {}, heading, this.count), group);
+    this.element.open = !folded;
+  }
+
+  update() {
+    const changed = this.fields.filter(({ changed }) => changed).length;
+    const text = changed ? `${changed} changed` : "";
+    if (this.count.textContent !== text) this.count.textContent = text;
+  }
+}
+
 export class ControlPanel {
   #fields = new Map();
+  #sections = [];
 
   constructor(form, onChange) {
     this.form = form;
@@ -120,26 +160,27 @@ export class ControlPanel {
   }
 
   /** Throws when the schema asks for a widget that does not exist. */
-  render(schema) {
-    const specs = controlsOf(schema);
-    this.#fields = new Map(specs.map((spec) => [spec.name, new Field(spec, this.onChange)]));
-    const live = this.#group("Live controls", specs.filter(({ kind }) => kind !== "load"));
-    const load = this.#group("Fixed while running", specs.filter(({ kind }) => kind === "load"));
-    if (load) {
-      const reason = document.createElement("p");
-      reason.className = "reason";
-      reason.textContent = LOAD_REASON;
-      load.querySelector("legend").after(reason);
-    }
-    this.form.replaceChildren(...[live, load].filter(Boolean));
+  render(schema, catalog) {
+    this.#fields = new Map();
+    this.#sections = sectionsOf(schema).map((section) => {
+      const fields = section.specs.map((spec) => new Field(spec, catalog, this.onChange));
+      for (const field of fields) this.#fields.set(field.spec.name, field);
+      return new Section(section, fields);
+    });
+    this.form.replaceChildren(...this.#sections.map((section) => section.element));
   }
 
   get names() {
     return this.#fields;
   }
 
+  label(name) {
+    return this.#fields.get(name)?.spec.label;
+  }
+
   showAll(parameters) {
     for (const [name, field] of this.#fields) if (name in parameters) field.show(parameters[name]);
+    for (const section of this.#sections) section.update();
   }
 
   settle(name, value) {
@@ -153,15 +194,8 @@ export class ControlPanel {
     return field !== undefined;
   }
 
-  #group(title, specs) {
-    if (!specs.length) return null;
-    const group = document.createElement("fieldset");
-    const legend = document.createElement("legend");
-    legend.textContent = title;
-    const elements = specs.map(({ name }) => this.#fields.get(name).element);
-    // A leap in the order numbers is where the server starts a new subject.
-    specs.forEach(({ order }, i) => elements[i].classList.toggle("group", i > 0 && order - specs[i - 1].order > GROUP_GAP));
-    group.append(legend, ...elements);
-    return group;
+  /** Why the server did not take a field's value. `path`: which part of a list it is about. */
+  refuse(name, sentence, path) {
+    this.#fields.get(name).say(sentence, "error", path);
   }
 }

@@ -6,6 +6,8 @@ const GATHER_MS = 250; // a dragged slider makes a request per quarter second, n
 
 export class ParameterSync {
   #pending = {};
+  #alone = [];
+  #unfit = {};
   #timer = null;
   #busy = false;
 
@@ -16,6 +18,7 @@ export class ParameterSync {
 
   change(name, value) {
     this.#pending[name] = value;
+    delete this.#unfit[name];
     this.#schedule();
   }
 
@@ -27,7 +30,7 @@ export class ParameterSync {
   }
 
   #waiting() {
-    return Object.keys(this.#pending).length > 0;
+    return Object.keys(this.#pending).length > 0 || this.#alone.length > 0;
   }
 
   #schedule() {
@@ -37,8 +40,8 @@ export class ParameterSync {
 
   async #flush() {
     if (this.#busy || !this.#waiting()) return;
-    const changes = this.#pending;
-    this.#pending = {};
+    const changes = this.#alone.shift() ?? this.#pending;
+    if (changes === this.#pending) this.#pending = {};
     this.#busy = true;
     try {
       this.#applied(changes, await api.patchParameters(changes));
@@ -57,6 +60,9 @@ export class ParameterSync {
     }
     this.panel.showAll(parameters);
     for (const sentence of adjustments) this.#explain(sentence);
+    // What did not fit may fit now. A select would not send the value that it shows already.
+    this.#pending = { ...this.#unfit, ...this.#pending };
+    this.#unfit = {};
   }
 
   /** At the field that the sentence is about (it names it first), else as a message. */
@@ -66,19 +72,35 @@ export class ParameterSync {
   }
 
   #refused(changes, error) {
-    const named = new Set();
-    for (const { loc, message } of error.fields ?? []) {
-      const name = loc.find((part) => part in changes);
-      if (name === undefined || !this.panel.say(name, message, "error")) this.toasts.show(message, "error");
-      if (name !== undefined) named.add(name);
-    }
-    if (named.size === 0) {
-      if (!error.fields?.length) this.toasts.error(error);
+    const fields = error.fields ?? [];
+    if (!fields.length) {
+      this.toasts.error(error);
       return;
     }
+    const own = fields.filter(({ loc }) => loc.some((part) => part in changes));
+    const names = Object.keys(changes);
+    if (!own.length && names.length > 1) {
+      // The values do not fit another parameter, and nothing says which of them: each is tried alone.
+      this.#alone.push(...names.map((name) => ({ [name]: changes[name] })));
+      return;
+    }
+    const named = new Set();
+    for (const { loc, message } of own) {
+      const at = loc.findIndex((part) => part in changes);
+      this.panel.refuse(loc[at], message, loc.slice(at + 1));
+      named.add(loc[at]);
+    }
+    if (!own.length) Object.assign(this.#unfit, changes);
+    for (const { loc, message } of own.length ? [] : fields) this.#elsewhere(names[0], loc, message);
     // The server takes all or nothing, so the good values that travelled with a bad one go again.
-    for (const [name, value] of Object.entries(changes)) {
+    for (const [name, value] of own.length ? Object.entries(changes) : []) {
       if (!named.has(name) && !(name in this.#pending)) this.#pending[name] = value;
     }
+  }
+
+  /** The value that was changed is fine by itself; the parameter that it does not fit is called by its label. */
+  #elsewhere(changed, loc, message) {
+    const label = loc.map((part) => this.panel.label(part)).find(Boolean);
+    this.panel.refuse(changed, label ? `${label}: ${message}` : message, []);
   }
 }

@@ -1,18 +1,23 @@
 // The prompt box: what is playing, what is queued, what is only typed.
 
+import { Blend } from "./blend.js";
+
 const NOTHING = { phase: "", text: "" };
 
 export class PromptBox {
   #queued = null;
   #playing = null;
+  #before = null;
 
-  constructor(form, { send, toasts }) {
+  constructor(form, { sendPrompt, sendBlend, toasts }) {
     this.form = form;
     this.box = form.querySelector("textarea");
     this.button = form.querySelector("#send");
     this.line = form.querySelector("#prompt-state");
     this.problem = form.querySelector("#prompt-error");
-    this.sendPrompt = send;
+    this.sendPrompt = sendPrompt;
+    this.sendBlend = sendBlend;
+    this.blend = new Blend(form.querySelector("#blend"));
     this.toasts = toasts;
     const apple = /Mac|iPhone|iPad/.test(navigator.platform);
     form.querySelector("#send-keys").textContent = apple ? "⌘ ↵" : "Ctrl ↵";
@@ -33,7 +38,9 @@ export class PromptBox {
   /** `playing` is the prompt of the chunk on air, or null before the first. */
   onAir(playing) {
     this.#playing = playing;
-    if (this.#queued !== null && playing === this.#queued) this.#queued = null;
+    // While a blend takes over, what plays is neither what was before nor what was sent.
+    const fading = this.#before !== null && playing !== null && playing !== this.#before;
+    if (this.#queued !== null && (fading || playing === this.#queued)) this.#queued = null;
     this.#show();
   }
 
@@ -46,13 +53,16 @@ export class PromptBox {
     }
     this.button.disabled = true;
     try {
+      const blend = this.blend.read(prompt);
+      const answer = blend ? await this.sendBlend(blend.prompts, blend.chunks) : await this.sendPrompt(prompt);
       // The server may tidy the text; what it will report as playing is what it gives back here.
-      const taken = (await this.sendPrompt(prompt)).prompt;
+      const taken = answer.prompt;
+      this.#before = blend ? this.#playing : null;
       this.#fail("");
       this.#queued = taken === this.#playing ? null : taken;
       this.#show();
     } catch (error) {
-      if (error.fields?.length) this.#fail(error.message);
+      if (error instanceof RangeError || error.fields?.length) this.#fail(error.message);
       else this.toasts.error(error);
     } finally {
       this.button.disabled = false;

@@ -1,35 +1,9 @@
 // One function per kind of widget. Each returns {nodes, read, write, events}:
-// `read()` gives the value or throws a RangeError with a sentence, `write(value)` shows one.
+// `read()` gives the value or throws a RangeError with a sentence, `write(value)` shows one. A list also has
+// `place(path)`: what to call the part of it that a problem is about.
 
-function element(tag, attributes = {}) {
-  const node = document.createElement(tag);
-  for (const [key, value] of Object.entries(attributes)) {
-    if (value !== null && value !== undefined) node.setAttribute(key, String(value));
-  }
-  return node;
-}
-
-function readNumber(input, spec) {
-  // `badInput` is text that is no number at all: the input's value is then empty, which must not pass for null.
-  if (input.validity.badInput) throw new RangeError("A number is needed here.");
-  if (input.value.trim() === "") {
-    if (spec.nullable) return null;
-    throw new RangeError("A number is needed here.");
-  }
-  const value = Number(input.value);
-  // Beyond 2^53 JavaScript rounds: the server would get a neighbour of the number that was typed.
-  if (Number.isInteger(value) && !Number.isSafeInteger(value)) {
-    throw new RangeError(`A browser can send whole numbers up to ${Number.MAX_SAFE_INTEGER}.`);
-  }
-  return value;
-}
-
-function numberInput(spec, id) {
-  return element("input", {
-    id, type: "number", min: spec.min, max: spec.max, step: spec.step ?? "any",
-    inputmode: spec.integer ? "numeric" : "decimal", placeholder: spec.nullable ? "off" : null, autocomplete: "off",
-  });
-}
+import { element, numberInput, pathInput, readNumber, words } from "./inputs.js";
+import { rows } from "./rows.js";
 
 function number(spec, id) {
   const input = numberInput(spec, id);
@@ -63,18 +37,12 @@ function slider(spec, id) {
   };
 }
 
-/** "linear_quadratic" reads as "Linear quadratic". */
-function words(value) {
-  const text = String(value).replaceAll("_", " ");
-  return text.charAt(0).toUpperCase() + text.slice(1);
-}
-
 function select(spec, id) {
   const input = element("select", { id });
   const values = spec.nullable ? [null, ...spec.choices] : spec.choices;
   values.forEach((value, index) => {
     const option = element("option", { value: index });
-    option.textContent = value === null ? "Off" : words(value);
+    option.textContent = value === null ? "Off" : spec.labels[value] ?? words(value);
     input.append(option);
   });
   return {
@@ -91,9 +59,7 @@ function toggle(spec, id) {
 }
 
 function path(spec, id) {
-  const input = element("input", {
-    id, type: "text", placeholder: "none: a path on the server", autocomplete: "off", spellcheck: "false",
-  });
+  const input = pathInput(id, "none: a path on the server");
   return {
     nodes: [input],
     read: () => input.value.trim() || (spec.nullable ? null : ""),
@@ -102,10 +68,14 @@ function path(spec, id) {
   };
 }
 
-function sigmas(spec, id) {
-  const input = element("input", {
-    id, type: "text", placeholder: "off: 1, 0.75, 0.4, 0", autocomplete: "off", spellcheck: "false",
-  });
+function text(spec, id) {
+  const input = element("textarea", { id, rows: 2, placeholder: "none" });
+  return { nodes: [input], read: () => input.value.trim(), write: (value) => { input.value = value ?? ""; }, events: ["change"] };
+}
+
+/** Numbers in one line. Nothing in it is null where that is a value, else an empty list. */
+function numbers(spec, id, placeholder) {
+  const input = element("input", { id, type: "text", placeholder, autocomplete: "off", spellcheck: "false" });
   return {
     nodes: [input],
     read: () => {
@@ -116,15 +86,23 @@ function sigmas(spec, id) {
       return values;
     },
     write: (value) => { input.value = value ? value.join(", ") : ""; },
+    place: ([index]) => (index === undefined ? "" : `Number ${index + 1}`),
     events: ["change"],
   };
 }
 
-const WIDGETS = { number, slider, select, toggle, image: path, audio: path, sigmas };
+const sigmas = (spec, id) => numbers(spec, id, "off: 1, 0.75, 0.4, 0");
+const blocks = (spec, id) => numbers(spec, id, "such as 28, 29");
+const images = (spec, id) => rows(spec, id);
+const loras = (spec, id, catalog) => rows(spec, id, catalog);
+
+const WIDGETS = {
+  number, slider, select, toggle, text, sigmas, blocks, image: path, audio: path, video: path, images, loras,
+};
 
 /** Raises TypeError for a widget the page does not know: the schema and the page then disagree. */
-export function createWidget(spec, id) {
+export function createWidget(spec, id, catalog) {
   const make = WIDGETS[spec.widget];
   if (!make) throw new TypeError(`${spec.name}: the page has no "${spec.widget}" widget`);
-  return make(spec, id);
+  return make(spec, id, catalog);
 }

@@ -1,6 +1,6 @@
-"""What a safetensors file is, told from its header alone: its kind, size, dtypes and settings.
+"""The report on a file: its kind, size, dtypes and settings, and what is special about its kind.
 
-Only the header is read, so a 25 GB file takes milliseconds. Imports no torch.
+Only the header is read, so a 25 GB file takes milliseconds.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scope_ltx.checkpoints.header import TensorEntry, read_header
+from scope_ltx.checkpoints.header import Header, read_header
+from scope_ltx.inspect_file.lora import describe_lora, is_lora
 
-_LORA_PARTS = ("lora_A", "lora_B", "lora_down", "lora_up", "dora_scale", "lokr_w1", "hada_w1_a")
-_AUDIO_PARTS = ("audio_attn1", "audio_attn2", "audio_ff", "audio_to_video_attn", "video_to_audio_attn")
 _SCALE_SUFFIXES = (".weight_scale", ".input_scale", ".scale_weight", ".comfy_quant")
 
 
@@ -24,7 +23,7 @@ _SCALE_SUFFIXES = (".weight_scale", ".input_scale", ".scale_weight", ".comfy_qua
 class FileReport:
     """What `scope-ltx inspect` tells. `parameters` leaves out scales, quantisation tags and embedded bytes.
 
-    metadata: the file's own, with JSON values parsed.
+    metadata: the file's own, with JSON values parsed. details: what only this kind of file has.
     """
 
     path: Path
@@ -58,22 +57,33 @@ def inspect_file(path: Path) -> FileReport:
     header = read_header(path)
     tensors = header.tensors
     parsed = {name: _parsed(value) for name, value in header.metadata.items()}
+    kind, details = _described(path, header, parsed)
     return FileReport(
         path=path,
-        kind=file_kind(tensors, parsed),
+        kind=kind,
         nbytes=path.stat().st_size,
         tensors=len(tensors),
         parameters=sum(math.prod(entry.shape) for key, entry in tensors.items() if _is_parameter(key)),
         dtypes=dict(Counter(entry.dtype for entry in tensors.values()).most_common()),
         metadata=parsed,
-        details=_lora_details(tensors) if _is_lora(tensors) else {},
+        details=details,
     )
 
 
-def file_kind(tensors: Collection[str], metadata: Mapping[str, Any]) -> str:
-    """The kind in words, from the keys' prefixes (the published files use a fixed set of them)."""
-    if _is_lora(tensors):
-        return _lora_kind(tensors, metadata)
+def _described(path: Path, header: Header, metadata: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
+    """The kind in words, and its details."""
+    if is_lora(header.tensors):
+        return describe_lora(path, header)
+    kind = file_kind(header.tensors)
+    if kind == _UPSAMPLER:
+        return kind, _upsampler_details(metadata.get("config"))
+    if "transformer" in kind:
+        return kind, _transformer_details(path, header)
+    return kind, {}
+
+
+def file_kind(tensors: Collection[str]) -> str:
+    """The kind of a file that is no LoRA, from the keys' prefixes: the published files use a fixed set of them."""
     found = [name for name, prefixes in _PREFIXES.items() if any(key.startswith(prefixes) for key in tensors)]
     if {"transformer", "audio VAE"} <= set(found):
         return "complete checkpoint: " + ", ".join(found)
@@ -83,9 +93,11 @@ def file_kind(tensors: Collection[str], metadata: Mapping[str, Any]) -> str:
         known = any(key.startswith("per_channel_statistics.") for key in tensors)
         return "video VAE" if known else "unknown VAE"
     if not found and "initial_conv.weight" in tensors:
-        return "latent upsampler"
+        return _UPSAMPLER
     return " + ".join(found) if found else "unknown: no known key prefix"
 
+
+_UPSAMPLER = "latent upsampler"
 
 _PREFIXES: Mapping[str, tuple[str, ...]] = {
     "transformer": ("model.diffusion_model.transformer_blocks.", "diffusion_model.transformer_blocks."),
@@ -98,33 +110,30 @@ _PREFIXES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def _is_lora(tensors: Collection[str]) -> bool:
-    return any(part in key for key in tensors for part in _LORA_PARTS)
+def _transformer_details(path: Path, header: Header) -> dict[str, str]:
+    """Which of the two models it is, and how it can be used: in FP8 as it is, in bfloat16 quantized."""
+    from scope_ltx.checkpoints.monolithic import base_of  # noqa: PLC0415 - PyTorch, for the one rule of names
+    from scope_ltx.checkpoints.reader import CheckpointFile  # noqa: PLC0415
 
-
-def _lora_kind(tensors: Collection[str], metadata: Mapping[str, Any]) -> str:
-    if not any("transformer_blocks." in key for key in tensors):
-        return "LoRA for another model (no transformer_blocks keys)"
-    if any(part in key for key in tensors for part in ("dora_scale", "lokr_", "hada_")):
-        return "LoRA of an unsupported type (DoRA, LoKr or LoHa)"
-    if "reference_downscale_factor" in metadata:
-        return f"IC-LoRA (reference downscale {metadata['reference_downscale_factor']})"
-    blocks = [key for key in tensors if "transformer_blocks." in key]
-    audio = [key for key in blocks if any(f".{part}." in key for part in _AUDIO_PARTS)]
-    if len(audio) == len(blocks):
-        return "ID-LoRA (audio modules only)"
-    return "LoRA (video and audio)" if audio else "LoRA (video; an IC-LoRA if its author says so)"
-
-
-def _lora_details(tensors: Mapping[str, TensorEntry]) -> dict[str, str]:
-    ranks = {
-        min(entry.shape)
-        for key, entry in tensors.items()
-        if len(entry.shape) == 2 and any(part in key for part in ("lora_A", "lora_down"))
+    base = base_of(CheckpointFile(path))
+    blocks = [entry.dtype for key, entry in header.tensors.items() if "transformer_blocks." in key]
+    return {
+        "base": f"{base}, as its name says" if base else "unknown: its name says neither distilled nor dev",
+        "weights": "FP8" if "F8_E4M3" in blocks else "not in FP8: `scope-ltx quantize` writes the split FP8 files",
     }
-    if not ranks:
-        return {}
-    return {"rank": str(min(ranks)) if len(ranks) == 1 else f"{min(ranks)} to {max(ranks)}"}
+
+
+def _upsampler_details(config: Any) -> dict[str, str]:
+    """Its settings lie flat in its `config`."""
+    if not isinstance(config, dict):
+        return {"scale": "unknown: it has no settings"}
+    space, time = config.get("spatial_upsample"), config.get("temporal_upsample")
+    scale = config.get("spatial_scale", 2.0)
+    told = [f"height and width x{scale:g}"] if space else []
+    told += ["frames x2"] if time else []
+    usable = bool(space) and not time and scale == 2
+    use = "two-stage sampling" if usable else "nothing here: two-stage sampling takes the spatial x2 one"
+    return {"scale": ", ".join(told) or "nothing", "used for": use}
 
 
 def _is_parameter(key: str) -> bool:

@@ -1,0 +1,168 @@
+"""The LoRAs of a loaded model: chosen and checked for each request, merged into the weights when they change."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from scope_ltx.catalog import lint, lint_strength, load_catalog, recommended_strength
+from scope_ltx.config import LTX2Config
+from scope_ltx.errors import UnsupportedError
+from scope_ltx.lora.compatibility import Audio, Mode, require_compatible
+from scope_ltx.lora.file import linear_shapes
+from scope_ltx.lora.kinds import LoraFacts, is_text_layer
+from scope_ltx.lora.library import FoundLora, LoraLibrary
+from scope_ltx.lora.loras import LoraSet, changed_modules
+from scope_ltx.manifest import Lora
+from scope_ltx.models.components import Components
+from scope_ltx.models.placement import Placement
+from scope_streaming.clock import Clock, SystemClock
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """LoRAs that fit a request. A reference video is `downscale` times smaller than the output and has every
+    `temporal_scale`-th frame. `listed`: what the catalog knows of the active ones. `notes` are for the user."""
+
+    loras: LoraSet
+    downscale: int
+    temporal_scale: int
+    notes: tuple[str, ...]
+    listed: tuple[Lora, ...] = ()
+
+    def prompt_notes(self, prompt: str) -> tuple[str, ...]:
+        """What these LoRAs will not understand in a prompt, or understand better otherwise."""
+        return tuple(finding.text for lora in self.listed for finding in lint(lora, prompt))
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What a change of LoRAs took. text_changed: contexts of prompts are no longer what they were."""
+
+    seconds: float
+    layers: int
+    text_changed: bool
+
+
+NOTHING_CHANGED = Applied(0.0, 0, text_changed=False)
+
+
+class LoraAdapter:
+    """Belongs to the thread that owns the device."""
+
+    def __init__(self, components: Components, clock: Clock | None = None) -> None:
+        shapes = linear_shapes(components.transformer, components.connectors)
+        self._components = components
+        self._clock = clock or SystemClock()
+        self._library = LoraLibrary(components.directory, shapes, load_catalog())
+        self._uncertain: frozenset[str] = frozenset()
+
+    def select(self, config: LTX2Config, *, reference: bool) -> Selection:
+        """The LoRAs of a request; `reference` is whether it comes with reference frames. In the audio mode id_lora
+        the catalog's ID-LoRA is added unless one is chosen. Opens files, touches no weight.
+
+        Raises LoraError for a file that is not there or cannot be used, UnsupportedError for LoRAs that do not
+        fit the request or each other.
+        """
+        given = [(self._library.find(choice.path), choice.strength) for choice in config.loras]
+        audio = _audio_of(config)
+        if audio == "identity" and not any(found.file.facts.kind == "identity" for found, _ in given):
+            given.append((self._library.identity(), None))
+        stacked = sum(s != 0 and found.file.facts.kind != "distillation" for found, s in given) > 1
+        chosen = [(found, _strength(found, strength, stacked)) for found, strength in given]
+        try:
+            loras = LoraSet.of((found.file, strength) for found, strength in chosen)
+        except ValueError as error:
+            raise UnsupportedError(f"loras: {error}") from error
+        mode = Mode(
+            self._components.base or "distilled",
+            config.width,
+            config.height,
+            reference_video=reference,
+            audio=audio,
+            stages=2 if config.two_stage else 1,
+        )
+        require_compatible(loras.facts, mode)
+        active = [(found, strength) for found, strength in chosen if strength]
+        in_context = [facts for facts in loras.facts if facts.kind == "in_context"]
+        return Selection(
+            loras,
+            # Compatible ones agree, but for those that do not scale.
+            downscale=max((facts.downscale for facts in in_context), default=1),
+            temporal_scale=max((facts.temporal_scale for facts in in_context), default=1),
+            notes=(*self._base_notes(loras.facts), *_notes(active, stacked)),
+            listed=tuple(found.listed for found, _ in active if found.listed),
+        )
+
+    def apply(self, loras: LoraSet, placement: Placement) -> Applied:
+        """Make the weights those of `loras`, from the pristine ones: only layers that differ are merged. Between
+        chunks. What is placed later is read with the same set merged.
+
+        On an error the weights are those of the set before; if not even that succeeds, the next call begins with
+        what is then uncertain. Raises LoraError, CheckpointError, OutOfMemoryError.
+        """
+        merger = self._components.merger
+        before = merger.loras
+        changed = changed_modules(before, loras) | self._uncertain
+        if not changed:
+            merger.use(loras)
+            return NOTHING_CHANGED
+        started = self._clock.now()
+        self._uncertain = changed
+        failure: Exception | None = None
+        try:
+            self._write(loras, changed, placement)
+        except Exception as error:
+            logger.warning("LoRAs could not be merged, going back to the set before: %s", error)
+            # Its traceback would hold on to what the device had no room for.
+            failure = error.with_traceback(None)
+        if failure is not None:
+            self._write(before, changed, placement)
+        self._uncertain = frozenset()
+        if failure is not None:
+            raise failure
+        return Applied(self._clock.now() - started, len(changed), any(map(is_text_layer, changed)))
+
+    def _write(self, loras: LoraSet, layers: frozenset[str], placement: Placement) -> None:
+        merger, transformer = self._components.merger, self._components.transformer
+        merger.use(loras)
+        # Also in the middle of a chunk: weights are ordinary tensors, and stay that.
+        with torch.inference_mode(False):
+            outside = placement.read_again(layers)
+            merger.write_again(transformer, outside, self._components.read_transformer)
+
+    def _base_notes(self, loras: Sequence[LoraFacts]) -> list[str]:
+        cares = [lora.name for lora in loras if lora.trained_for or lora.kind == "distillation"]
+        if self._components.base is not None or not cares:
+            return []
+        return [
+            f"The name of the transformer's file says neither distilled nor dev; it is taken for distilled, which "
+            f"matters to {', '.join(cares)}."
+        ]
+
+
+def _audio_of(config: LTX2Config) -> Audio:
+    if config.audio_input is None:
+        return "generated"
+    return "identity" if config.audio_mode == "id_lora" else "driving"
+
+
+def _strength(found: FoundLora, given: float | None, stacked: bool) -> float:
+    if given is not None:
+        return given
+    beside = stacked and found.file.facts.kind != "distillation"
+    return recommended_strength(found.listed, stacked=beside) if found.listed else 1.0
+
+
+def _notes(active: Sequence[tuple[FoundLora, float]], stacked: bool) -> list[str]:
+    notes: list[str] = []
+    for found, strength in active:
+        notes += found.file.notes
+        if found.listed:
+            notes += [finding.text for finding in lint_strength(found.listed, strength, stacked=stacked)]
+    return notes

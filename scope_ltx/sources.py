@@ -1,0 +1,222 @@
+"""What a configuration names, opened and read for each chunk: images, reference video, driving track, voice.
+
+Belongs to the generation thread, except for `push_frame` and `push_audio`. A path that stays the same keeps its
+file open and its position; another one is opened, and clearing it closes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from scope_ltx.config import LTX2Config
+from scope_ltx.inputs import ChunkInputs, DrivingSound, PinnedImage, Pixels, Samples
+from scope_ltx.media_in.frame_times import FrameTimes
+from scope_ltx.media_in.live import LiveReference
+from scope_ltx.media_in.open_reference import open_reference
+from scope_ltx.media_in.pins import all_pins
+from scope_ltx.media_in.recompress import PIN_CRF, prepare_pin
+from scope_ltx.media_in.reference import ReferenceSource
+from scope_ltx.sampling.geometry import SAMPLE_RATE, ChunkGeometry
+from scope_ltx.sound_in.live import LiveTrack
+from scope_ltx.sound_in.track import DrivingTrack, Stretch, Track
+from scope_ltx.sound_in.voice import VoiceClip, read_voice
+from scope_ltx.splice import Cut, Kept
+from scope_streaming.clock import Clock
+
+LIVE_WINDOW_S = 30.0
+LIVE_HOLD_S = 5.0
+LIVE_NBYTES = 512 * 2**20
+"""Of pushed frames: at 512x512 and 30 fps they last 22 s."""
+KEPT_IMAGES = 40
+
+Opened = TypeVar("Opened", bound="Closeable")
+
+
+class Closeable(Protocol):
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Taken:
+    """One chunk's inputs. `commit` moves the sources on once the chunk is being made. `notes` are for the user."""
+
+    inputs: ChunkInputs
+    commit: Callable[[], None]
+    notes: tuple[str, ...] = ()
+
+
+class _Slot:
+    """One opened source, and what it was opened for."""
+
+    def __init__(self) -> None:
+        self._key: Hashable = None
+        self._source: Closeable | None = None
+
+    def get(self, key: Hashable, make: Callable[[], Opened]) -> tuple[Opened, bool]:
+        """The source for `key`, and whether it was opened now. Raises what `make` raises; then nothing is open."""
+        if self._source is None or key != self._key:
+            self.close()
+            self._source, self._key = make(), key
+            return self._source, True
+        return self._source, False  # type: ignore[return-value]
+
+    def close(self) -> None:
+        source, self._source, self._key = self._source, None, None
+        if source is not None:
+            source.close()
+
+
+class ChunkSources:
+    """Makes the inputs of one chunk after another."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._reference, self._track = _Slot(), _Slot()
+        self._reference_at = Fraction(0)
+        self._images: OrderedDict[Hashable, Pixels] = OrderedDict()
+        self._voice: tuple[Hashable, VoiceClip] | None = None
+        self._live_frames: LiveReference | None = None
+        self._live_audio: LiveTrack | None = None
+
+    def push_frame(self, frame: Pixels, at_s: float | None = None) -> None:
+        """A reference frame, uint8 RGB (H, W, 3), from any thread. While frames come, or did up to 5 s ago, they
+        are the reference video, whatever the configuration names. Raises ValueError as LiveReference."""
+        if self._live_frames is None:
+            self._live_frames = LiveReference(self._clock, LIVE_WINDOW_S, LIVE_HOLD_S, LIVE_NBYTES)
+        self._live_frames.push(frame, at_s)
+
+    def push_audio(self, samples: Samples, timestamp: int | None = None) -> None:
+        """Driving sound, (1 or 2, N) float32 at 48 kHz, from any thread. From then on it is the driving track.
+        Raises ValueError as LiveTrack."""
+        if self._live_audio is None:
+            self._live_audio = LiveTrack()
+        self._live_audio.push(samples, timestamp)
+
+    def drives(self, config: LTX2Config) -> bool:
+        """The chunk's sound is given."""
+        return config.audio_mode == "driving" and (config.audio_input is not None or self._live_audio is not None)
+
+    def take(self, config: LTX2Config, cut: Cut, kept: Kept | None) -> Taken:
+        """The inputs of the next chunk; `kept` is what it goes on from.
+
+        Raises MediaInputError and SoundFileError naming the file, TrackEnded after a track that is to stop,
+        ValueError for inputs that do not go together.
+        """
+        pins, notes = self._pins(config, beside_tail=kept is not None)
+        reference = self._reference_frames(config, cut)
+        driving, stretch = self._driving(config, cut)
+        voice = self._voice_of(config)
+        inputs = ChunkInputs(
+            pins,
+            reference,
+            driving,
+            None if voice is None else voice.samples,
+            None if kept is None else kept.tail,
+        )
+
+        def commit() -> None:
+            self._reference_at += Fraction(cut.samples, SAMPLE_RATE)
+            if stretch is not None:
+                stretch[0].commit(stretch[1])
+
+        return Taken(inputs, commit, (*notes, *(voice.notes if voice else ())))
+
+    def close(self) -> None:
+        self._reference.close()
+        self._track.close()
+        for live in (self._live_frames, self._live_audio):
+            if live is not None:
+                live.close()
+        self._images.clear()
+
+    def _pins(self, config: LTX2Config, *, beside_tail: bool) -> tuple[tuple[PinnedImage, ...], tuple[str, ...]]:
+        pins = all_pins(config.i2v_image, config.i2v_strength, config.images, config.num_frames)
+        held = [pin for pin in pins if beside_tail and pin.frame_idx == 0]
+        note = (
+            "the image at frame 0 held the first chunk; this one goes on from the chunk before (continuity extend)"
+        )
+        found = tuple(
+            PinnedImage(self._image(pin.path, config), pin.frame_idx, pin.strength)
+            for pin in pins
+            if pin not in held
+        )
+        return found, (note,) if held else ()
+
+    def _image(self, path: str, config: LTX2Config) -> Pixels:
+        key = (_identity(path), config.height, config.width, config.image_fit)
+        if key not in self._images:
+            self._images[key] = prepare_pin(path, config.height, config.width, config.image_fit, PIN_CRF)
+            while len(self._images) > KEPT_IMAGES:
+                self._images.popitem(last=False)
+        self._images.move_to_end(key)
+        return self._images[key]
+
+    def _reference_frames(self, config: LTX2Config, cut: Cut) -> Pixels | None:
+        source = self._reference_source(config)
+        if source is None:
+            return None
+        # A chunk that repeats frames looks at what the reference showed with them.
+        start = max(Fraction(0), self._reference_at - Fraction(cut.overlap_samples, SAMPLE_RATE))
+        times = FrameTimes(start, config.num_frames, cut.rate)
+        return source.frames(times, config.height, config.width, config.image_fit)
+
+    def _reference_source(self, config: LTX2Config) -> ReferenceSource | None:
+        live = self._live_frames
+        age_s = None if live is None else live.newest_age_s()
+        if live is not None and age_s is not None and age_s <= LIVE_HOLD_S:
+            return live
+        path = config.reference_video
+        if path is None:
+            self._reference.close()
+            return None
+        rate = Fraction(config.frame_rate).limit_denominator(1001)
+        folder_rate = rate if Path(path).is_dir() else None
+        source, opened = self._reference.get(
+            (path, folder_rate, config.reference_at_end),
+            lambda: open_reference(path, rate, config.reference_at_end),
+        )
+        if opened:
+            self._reference_at = Fraction(0)
+        return source
+
+    def _driving(self, config: LTX2Config, cut: Cut) -> tuple[DrivingSound | None, tuple[Track, Stretch] | None]:
+        track = self._track_of(config)
+        if track is None:
+            return None, None
+        tokens = ChunkGeometry.of(config).audio_tokens
+        stretch = track.peek(cut.samples, tokens, cut.overlap_samples)
+        return DrivingSound(stretch.output, stretch.model), (track, stretch)
+
+    def _track_of(self, config: LTX2Config) -> Track | None:
+        if not self.drives(config):
+            self._track.close()
+            return None
+        if self._live_audio is not None:
+            return self._live_audio
+        path = str(config.audio_input)
+        track, _ = self._track.get(
+            (path, config.audio_at_end), lambda: DrivingTrack(Path(path), config.audio_at_end)
+        )
+        return track
+
+    def _voice_of(self, config: LTX2Config) -> VoiceClip | None:
+        if config.audio_mode != "id_lora" or config.audio_input is None:
+            return None
+        key = _identity(config.audio_input)
+        if self._voice is None or self._voice[0] != key:
+            self._voice = (key, read_voice(Path(config.audio_input)))
+        return self._voice[1]
+
+
+def _identity(path: str) -> Hashable:
+    """Changes when the file is replaced. A file that is not there is told by whoever opens it."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return (path, None)
+    return (path, found.st_size, found.st_mtime_ns)
