@@ -455,6 +455,13 @@ def test_the_id_lora_comes_and_goes_with_its_mode(resident: Model, small_model_d
 
 REFUSED: list[tuple[dict[str, Any], bool, type[Exception], str]] = [
     (
+        {"loras": chosen(("ingredients", None)), "num_frames": 113},
+        True,
+        UnsupportedError,
+        r"^loras: Ingredients \(reference sheet\) was trained on clips of at least 121 frames, got 113: set "
+        r"num_frames to 121 or more",
+    ),
+    (
         {"loras": chosen(("unoin-control", None))},
         True,
         LoraError,

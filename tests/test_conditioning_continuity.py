@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -79,3 +81,21 @@ def test_a_reference_is_a_whole_fraction_of_the_picture() -> None:
         reference_size(32, 32, 2)
     with pytest.raises(ValueError, match="whole number from 1, got 0"):
         reference_size(384, 320, 0)
+
+
+@given(st.integers(1, 2048), st.integers(1, 2048), st.integers(1, 4))
+def test_a_reference_size_fits_or_the_message_names_sizes_that_do(height: int, width: int, factor: int) -> None:
+    step = 32 * factor
+    try:
+        small = reference_size(height, width, factor)
+    except ValueError as error:
+        assert height % step or width % step
+        told = re.search(r"a height of ([\d or]+) and a width of ([\d or]+)$", str(error))
+        assert told
+        for named, size in zip(told.groups(), (height, width), strict=True):
+            near = [int(one) for one in named.split(" or ")]
+            assert all(one % step == 0 and one > 0 for one in near)
+            assert min(abs(one - size) for one in near) <= step / 2 or near == [step]
+    else:
+        assert (small[0] * factor, small[1] * factor) == (height, width)
+        assert small[0] % 32 == small[1] % 32 == 0

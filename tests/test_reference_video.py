@@ -25,13 +25,7 @@ from scope_ltx.media_in.frame_times import FrameTimes, on_show
 from scope_ltx.media_in.image_folder import ImageFolderReference
 from scope_ltx.media_in.live import LiveReference
 from scope_ltx.media_in.open_reference import open_reference
-from scope_ltx.media_in.reference import (
-    AtEnd,
-    ReferenceSource,
-    StillReference,
-    check_sheet_frames,
-    reference_size,
-)
+from scope_ltx.media_in.reference import AtEnd, ReferenceSource, StillReference
 from scope_ltx.media_in.video_file import VideoFileReference
 from tests.fakes.clock import FakeClock
 from tests.fakes.pictures import GREY_STEP, TICK, corners, grey, numbers, quadrants, write_clip
@@ -589,40 +583,6 @@ def test_a_sheet_stands_still_for_the_whole_chunk() -> None:
     frames[0] = 0
     assert frames[1].any()
     source.close()
-
-
-def test_a_sheet_needs_121_frames() -> None:
-    check_sheet_frames(121)
-    check_sheet_frames(129)
-    with pytest.raises(ValueError, match="at least 121 frames, got 113: set num_frames to 121"):
-        check_sheet_frames(113)
-
-
-@given(st.integers(1, 2048), st.integers(1, 2048), st.integers(1, 4))
-def test_a_reference_size_fits_or_the_message_names_sizes_that_do(height: int, width: int, factor: int) -> None:
-    try:
-        small = reference_size(height, width, factor)
-    except ValueError as error:
-        assert height % (32 * factor) or width % (32 * factor)
-        for name, size in (("height", height), ("width", width)):
-            if size % (32 * factor):
-                listed = str(error).split(f"{name} {size} -> ")[1].split(",")[0]
-                named = [int(text) for text in listed.split(" or ")]
-                assert all(reference_size(near, near, factor)[0] * factor == near for near in named)
-                assert min(abs(near - size) for near in named) <= 16 * factor or named == [32 * factor]
-            else:
-                assert f"{name} {size} ->" not in str(error)
-    else:
-        assert (small[0] * factor, small[1] * factor) == (height, width)
-        assert small[0] % 32 == small[1] % 32 == 0
-
-
-def test_the_message_of_a_size_that_does_not_fit() -> None:
-    assert reference_size(384, 320, 2) == (192, 160)
-    with pytest.raises(ValueError, match=r"multiples of 64, got 384 x 352: width 352 -> 320 or 384"):
-        reference_size(384, 352, 2)
-    with pytest.raises(ValueError, match="1 or more, got 0"):
-        reference_size(384, 352, 0)
 
 
 def test_the_grey_levels_of_these_tests_fit_into_a_byte() -> None:

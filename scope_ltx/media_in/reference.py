@@ -1,4 +1,4 @@
-"""Reference frames for a chunk: the protocol of every source, and the sizes and lengths they must have."""
+"""Reference frames for a chunk: the protocol of every source, and a still as one."""
 
 from __future__ import annotations
 
@@ -14,12 +14,6 @@ Frames: TypeAlias = npt.NDArray[np.uint8]
 """uint8 RGB (F, H, W, 3)."""
 AtEnd: TypeAlias = Literal["loop", "hold"]
 """After a source's last frame: start again from its first, or keep showing the last."""
-
-SIZE_MULTIPLE = 32
-"""The video VAE halves height and width five times."""
-FRAME_MULTIPLE = 8
-SHEET_MIN_FRAMES = 121
-"""The Ingredients LoRA was trained on references of at least 121 frames."""
 
 
 class ReferenceSource(Protocol):
@@ -48,38 +42,3 @@ class StillReference:
 
     def close(self) -> None:
         """Nothing is open."""
-
-
-def reference_size(height: int, width: int, downscale: int) -> tuple[int, int]:
-    """Height and width of the reference for an output of `height` x `width`, by the LoRA's downscale factor.
-
-    Raises ValueError with the nearest sizes that fit: both must be multiples of 32 * downscale.
-    """
-    if downscale < 1:
-        raise ValueError(f"a reference downscale factor is 1 or more, got {downscale}")
-    step = SIZE_MULTIPLE * downscale
-    wrong = [
-        f"{name} {size} -> {' or '.join(str(near) for near in _nearest(size, step))}"
-        for name, size in (("height", height), ("width", width))
-        if size < 1 or size % step
-    ]
-    if wrong:
-        raise ValueError(
-            f"a reference at 1/{downscale} of the output needs height and width in multiples of {step}, "
-            f"got {height} x {width}: {', '.join(wrong)}"
-        )
-    return height // downscale, width // downscale
-
-
-def _nearest(size: int, step: int) -> tuple[int, ...]:
-    lower = size // step * step
-    return (lower, lower + step) if lower > 0 else (step,)
-
-
-def check_sheet_frames(num_frames: int) -> None:
-    """Raises ValueError when a chunk is too short for a reference sheet."""
-    if num_frames < SHEET_MIN_FRAMES:
-        raise ValueError(
-            f"a reference sheet needs at least {SHEET_MIN_FRAMES} frames, got {num_frames}: "
-            f"set num_frames to {SHEET_MIN_FRAMES} (or more, {FRAME_MULTIPLE}K + 1)"
-        )

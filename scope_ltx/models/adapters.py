@@ -67,7 +67,7 @@ class LoraAdapter:
         the catalog's ID-LoRA is added unless one is chosen. Opens files, touches no weight.
 
         Raises LoraError for a file that is not there or cannot be used, UnsupportedError for LoRAs that do not
-        fit the request or each other.
+        fit the request, its size and length, or each other.
         """
         given = [(self._library.find(choice.path), choice.strength) for choice in config.loras]
         audio = _audio_of(config)
@@ -89,6 +89,7 @@ class LoraAdapter:
         )
         require_compatible(loras.facts, mode)
         active = [(found, strength) for found, strength in chosen if strength]
+        _require_length([found.listed for found, _ in active if found.listed], config.num_frames)
         in_context = [facts for facts in loras.facts if facts.kind == "in_context"]
         return Selection(
             loras,
@@ -150,6 +151,16 @@ def _audio_of(config: LTX2Config) -> Audio:
     if config.audio_input is None:
         return "generated"
     return "identity" if config.audio_mode == "id_lora" else "driving"
+
+
+def _require_length(loras: Sequence[Lora], num_frames: int) -> None:
+    for lora in loras:
+        needed = lora.preparation.min_frames
+        if needed is not None and num_frames < needed:
+            raise UnsupportedError(
+                f"loras: {lora.name} was trained on clips of at least {needed} frames, got {num_frames}: set "
+                f"num_frames to {needed} or more, or take it out"
+            )
 
 
 def _strength(found: FoundLora, given: float | None, stacked: bool) -> float:

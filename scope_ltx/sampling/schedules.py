@@ -36,29 +36,23 @@ DEV_LAST_SIGMA = 0.1
 class ResolvedSchedule:
     """What a configuration asks the loop to do.
 
-    sigmas: strictly descending, last 0. name: the schedule really used; `custom` for the user's own list.
-    note: a sentence for the user when that is not the schedule they chose, else None.
+    sigmas: strictly descending, last 0. note: a sentence for the user when that is not the schedule they chose.
     """
 
     sigmas: Sigmas
-    name: str
-    note: str | None
-
-    @property
-    def steps(self) -> int:
-        return len(self.sigmas) - 1
+    note: str | None = None
 
 
 def resolve_schedule(config: LTX2Config) -> ResolvedSchedule:
     """The sigmas of a configuration. Its own list wins over `num_steps` and `schedule`."""
     if config.sigmas is not None:
-        return ResolvedSchedule(config.sigmas, "custom", None)
+        return ResolvedSchedule(config.sigmas)
     if config.schedule == "distilled":
         if config.num_steps == DISTILLED_STEPS:
-            return ResolvedSchedule(DISTILLED_SIGMAS, "distilled", None)
+            return ResolvedSchedule(DISTILLED_SIGMAS)
         note = f"the distilled schedule has {DISTILLED_STEPS} steps: at {config.num_steps} it becomes linear"
-        return ResolvedSchedule(linear_sigmas(config.num_steps), "linear", note)
-    return ResolvedSchedule(SCHEDULES[config.schedule](config.num_steps), config.schedule, None)
+        return ResolvedSchedule(linear_sigmas(config.num_steps), note)
+    return ResolvedSchedule(SCHEDULES[config.schedule](config.num_steps))
 
 
 def linear_sigmas(steps: int) -> Sigmas:
