@@ -3,6 +3,8 @@
     ScopeLtxError
       CheckpointError     a model file is missing, damaged, or not what its name says
       UnsupportedError    a valid request that this build or this model cannot serve
+      OutOfMemory         a chunk did not fit into memory, even after the model had made room
+      NotFiniteError      the model made NaN or infinity instead of a picture or sound
       GenerationCancelled a chunk was abandoned on request; nothing was lost that was promised
 
 Bad parameters are pydantic's `ValidationError` (a `ValueError`): they name the field themselves.
@@ -37,6 +39,20 @@ class CheckpointError(ScopeLtxError):
 
 class UnsupportedError(ScopeLtxError):
     """The request is valid, but this build or the loaded model has no way to do it."""
+
+
+class OutOfMemory(ScopeLtxError):
+    """A chunk did not fit into memory. The next one may be smaller."""
+
+
+class NotFiniteError(ScopeLtxError):
+    """A chunk's numbers are NaN or infinite. Nothing of it can be shown."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"the chunk's {what} came out as NaN or infinity, so it is not shown. A LoRA strength or a guidance "
+            "scale that is too high is the usual cause: lower it"
+        )
 
 
 class GenerationCancelled(ScopeLtxError):

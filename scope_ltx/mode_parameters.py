@@ -89,6 +89,13 @@ class LoraChoice(BaseModel):
         le=10,
         description="How much of it is merged. None: what the catalog recommends, or 1.",
     )
+    stage_two_strength: Real | None = Field(
+        default=None,
+        ge=-10,
+        le=10,
+        description="With two stages, the strength in the second one. None: as in the first, but 0 for a LoRA "
+        "that needs a reference or a voice, which only the first stage has.",
+    )
 
 
 class ModeParameters(BaseModel):
@@ -165,7 +172,9 @@ class ModeParameters(BaseModel):
         default=(),
         max_length=MAX_LORAS,
         description="LoRAs merged into the model's weights, each with a strength.",
-        json_schema_extra=ltx("live", "LoRAs", 55, "loras", item="LoRA"),
+        json_schema_extra=ltx(
+            "live", "LoRAs", 55, "loras", item="LoRA", labels={"stage_two_strength": "In stage 2"}
+        ),
     )
     negative_prompt: StrictStr = Field(
         default="",

@@ -25,13 +25,15 @@ from scope_ltx.config import LTX2Config
 from scope_ltx.control.frames import FrameFunction
 from scope_ltx.control.groups import ControlGroup, build_control
 from scope_ltx.engine import DEFAULT_ENGINE, GIB, EngineOptions
-from scope_ltx.errors import UnsupportedError
+from scope_ltx.errors import GenerationCancelled, OutOfMemory, UnsupportedError
+from scope_ltx.lora.loras import LoraSet
 from scope_ltx.manifest import ModelFiles, load_manifest
 from scope_ltx.models.adapters import LoraAdapter, Selection
 from scope_ltx.models.components import Components, load_components
 from scope_ltx.models.decode import AudioDecoder, Latents, VideoDecoder
 from scope_ltx.models.decode_stage import DecodeStage
 from scope_ltx.models.encoders import InputEncoder
+from scope_ltx.models.finite import finite_flags, require_finite
 from scope_ltx.models.kernels import kernels_for
 from scope_ltx.models.memory import ModelMemory
 from scope_ltx.models.placement import Placement
@@ -78,6 +80,7 @@ class Denoised:
     denoise_s: float
     steps: int
     engine: str
+    copied_nbytes: int
     notes: tuple[str, ...]
 
 
@@ -142,7 +145,8 @@ class Pipeline:
 
         Raises UnsupportedError for LoRAs, inputs and sizes that do not fit each other, LoraError and
         CheckpointError for files, ValueError for inputs of the wrong form, GenerationCancelled when asked to stop,
-        BudgetError for a request that the memory budget cannot hold.
+        BudgetError for a request that the memory budget cannot hold, OutOfMemory when the second try ran out of
+        it, NotFiniteError when the model made NaN.
         """
         prepared = self._prepare(request)
         if self._last is not None:
@@ -164,7 +168,15 @@ class Pipeline:
             f"the device ran out of memory: {len(self.placement.plan.streamed) - before} more of the model's "
             "blocks are streamed now, which is slower. Lower the size or the number of frames to avoid it."
         )
-        return self._start(prepared, note)
+        try:
+            return self._start(prepared, note)
+        except torch.OutOfMemoryError as error:
+            config = request.config
+            raise OutOfMemory(
+                f"the device ran out of memory twice at {config.width}x{config.height}x{config.num_frames}, even "
+                "with more of the model streamed: lower the size or num_frames, or give the program less memory "
+                "to start with (--vram-budget-gb) if another one shares the device"
+            ) from error
 
     def _prepare(self, request: ChunkRequest) -> Prepared:
         config, inputs = request.config, request.inputs
@@ -194,17 +206,21 @@ class Pipeline:
 
     def _denoise(self, prepared: Prepared, notes: tuple[str, ...]) -> Denoised:
         request, config = prepared.request, prepared.request.config
-        started = self._clock.now()
-        notes = (*notes, *self._merge(prepared.loras))
+        started, copied = self._clock.now(), self.placement.copied_nbytes
+        notes = (*notes, *self._merge(prepared.loras.loras, "LoRAs"))
         context = self._context(request)
         negative = self._prompts.encode(config.negative_prompt) if prepared.guidance.needs_negative else None
         # A new prompt has gone through the same slots.
         self.placement.walk.prefetch()
         encoded = self._clock.now()
-        latents = self._denoised_latents(prepared, context, negative)
+        latents, merged = self._denoised_latents(prepared, context, negative)
+        finite = finite_flags(latents)
         if self._device.type == "cuda":
             # Once per chunk, outside the loop: the decode reads the latents on another stream.
             torch.cuda.current_stream(self._device).synchronize()
+        if request.cancel.is_set():
+            raise GenerationCancelled("the chunk was cancelled before it was decoded")
+        require_finite(finite)
         schedule = (prepared.stages.note,) if prepared.stages.note else ()
         texts = [one.text for one in request.mix] or [request.prompt]
         prompts = [note for text in texts for note in prepared.loras.prompt_notes(text)]
@@ -216,18 +232,27 @@ class Pipeline:
             denoise_s=self._clock.now() - encoded,
             steps=prepared.stages.steps,
             engine=self._denoiser.engine,
-            notes=(*config.adjustments, *schedule, *prepared.loras.notes, *prompts, *notes),
+            copied_nbytes=self.placement.copied_nbytes - copied,
+            notes=(*config.adjustments, *schedule, *prepared.loras.notes, *prompts, *notes, *merged),
         )
 
-    def _denoised_latents(self, prepared: Prepared, context: TextContext, negative: TextContext | None) -> Latents:
+    def _denoised_latents(
+        self, prepared: Prepared, context: TextContext, negative: TextContext | None
+    ) -> tuple[Latents, tuple[str, ...]]:
+        """The last stage's latents; sentences about what had to be done between the stages."""
         request, config = prepared.request, prepared.request.config
         builder = SequenceBuilder(
             config, request.inputs, prepared.scales, request.seed, self._inputs, self._denoiser, self._device
         )
+        notes: tuple[str, ...] = ()
         made: tuple[Tensor, Tensor] | None = None
         for stage, before in zip(prepared.stages.stages, (None, *prepared.stages.stages), strict=False):
             if made is not None and before is not None:
                 made = (self._upsampled(made[0], before.geometry), made[1])
+                notes = self._merge(prepared.loras.refining, "LoRAs of the second stage")
+                # The same one, unless a LoRA of the text path came or went.
+                context = self._context(request)
+                self.placement.walk.prefetch()
             video, audio = builder.sequences(stage, made)
             guidance = NO_GUIDANCE if stage.refines else prepared.guidance
             plan = guidance.plan(context, video, audio, negative)
@@ -242,20 +267,20 @@ class Pipeline:
                 cancel=request.cancel,
             )
         assert made is not None
-        return Latents(*made)
+        return Latents(*made), notes
 
     def _upsampled(self, video: Tensor, geometry: ChunkGeometry) -> Tensor:
         assert self._components.upsampler is not None
         return self._components.upsampler.upsample(video, geometry.grid)
 
-    def _merge(self, selection: Selection) -> tuple[str, ...]:
-        """Make the weights those of the selection; a sentence when that took any work."""
-        applied = self._loras.apply(selection.loras, self.placement)
+    def _merge(self, loras: LoraSet, what: str) -> tuple[str, ...]:
+        """Make the weights those with the LoRAs merged; a sentence when that took any work."""
+        applied = self._loras.apply(loras, self.placement)
         if applied.text_changed:
             self._prompts.forget()
         if not applied.layers:
             return ()
-        return (f"LoRAs: {applied.layers} layers merged in {applied.seconds:.1f} s",)
+        return (f"{what}: {applied.layers} layers merged in {applied.seconds:.1f} s",)
 
     def _context(self, request: ChunkRequest) -> TextContext:
         if not request.mix:
@@ -275,9 +300,18 @@ class Pipeline:
             steps=denoised.steps,
             engine=denoised.engine,
             overlapped=beside,
+            copied_nbytes=denoised.copied_nbytes,
+            device_nbytes=self._device_nbytes(),
+            pinned_nbytes=self.placement.pinned_nbytes,
         )
         sound = driving.output if driving else cast(Tensor, samples).numpy()
         return Chunk(frames.numpy(), sound, SAMPLE_RATE, stats, denoised.notes)
+
+    def _device_nbytes(self) -> int:
+        """What the allocator holds; on the CPU what the blocks take."""
+        if self._device.type == "cuda":
+            return torch.cuda.memory_reserved(self._device)
+        return self.placement.plan.device_nbytes
 
     def _control(self, group: ControlGroup) -> FrameFunction:
         models = self._components.directory

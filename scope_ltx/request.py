@@ -42,7 +42,11 @@ class ChunkRequest:
 class ChunkStats:
     """Wall seconds of one chunk by stage. `text_s` is 0 when the prompt's context was cached. `engine` says
     how the transformer's blocks ran: as they are or compiled, launched or replayed. `overlapped`: it was decoded
-    beside the next chunk's denoising."""
+    beside the next chunk's denoising.
+
+    copied_nbytes: weights copied to the device for this chunk. device_nbytes and pinned_nbytes: device memory that
+    this process held and host memory that it had locked at the chunk's end.
+    """
 
     text_s: float
     denoise_s: float
@@ -50,6 +54,9 @@ class ChunkStats:
     steps: int
     engine: str = ""
     overlapped: bool = False
+    copied_nbytes: int = 0
+    device_nbytes: int = 0
+    pinned_nbytes: int = 0
 
     @property
     def total_s(self) -> float:

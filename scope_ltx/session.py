@@ -10,8 +10,10 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
+
 from scope_ltx.config import LTX2Config
-from scope_ltx.errors import GenerationCancelled
+from scope_ltx.errors import GenerationCancelled, NotFiniteError
 from scope_ltx.inputs import Pixels, Samples
 from scope_ltx.prompt_mix import Transition, checked_mix, described
 from scope_ltx.request import Chunk, ChunkRequest, ChunkStats, Generator, WeightedPrompt
@@ -127,6 +129,11 @@ class Session:
         """A live reference frame: see `ChunkSources.push_frame`."""
         self._sources.push_frame(frame, at_s)
 
+    @property
+    def live(self) -> bool:
+        """Pushed frames are the reference of the next chunk."""
+        return self._sources.live
+
     def push_audio(self, samples: Samples, timestamp: int | None = None) -> None:
         """Live driving sound: see `ChunkSources.push_audio`."""
         self._sources.push_audio(samples, timestamp)
@@ -223,7 +230,8 @@ class Session:
             return segment
 
     def _require_whole(self, chunk: Chunk, cut: Cut) -> None:
-        """Raises ValueError for a chunk whose sound is not as long as its picture."""
+        """Raises ValueError for a chunk whose sound is not as long as its picture, NotFiniteError for one
+        that is no sound."""
         needed = cut.samples if cut.driven else segment_samples(len(chunk.frames), cut.rate, SAMPLE_RATE)
         found = chunk.samples.shape[-1]
         if chunk.sample_rate != SAMPLE_RATE or found != needed:
@@ -231,6 +239,8 @@ class Session:
                 f"the generator made {found} samples at {chunk.sample_rate} Hz; {len(chunk.frames)} frames at "
                 f"{float(cut.rate):g} fps need {needed} at {SAMPLE_RATE} Hz"
             )
+        if not np.isfinite(chunk.samples).all():
+            raise NotFiniteError("sound")
 
 
 def _then(source: Future[Made], step: Callable[[Future[Made]], Placed]) -> Future[Placed]:

@@ -30,6 +30,11 @@ from scope_streaming.clock import Clock
 
 LIVE_WINDOW_S = 30.0
 LIVE_HOLD_S = 5.0
+"""A live source that falls silent keeps its last picture for so long; then the configuration governs again."""
+LIVE_GONE_S = 60.0
+"""For so long after that the user is told about it."""
+LIVE_NOTED_S = 1.0
+"""A shorter silence is not worth a word."""
 LIVE_NBYTES = 512 * 2**20
 """Of pushed frames: at 512x512 and 30 fps they last 22 s."""
 KEPT_IMAGES = 40
@@ -82,24 +87,35 @@ class ChunkSources:
         self._voice: tuple[Hashable, VoiceClip] | None = None
         self._live_frames: LiveReference | None = None
         self._live_audio: LiveTrack | None = None
+        self._live_audio_s = 0.0
+
+    @property
+    def live(self) -> bool:
+        """Pushed frames are the reference now."""
+        age_s = self._live_age_s()
+        return age_s is not None and age_s <= LIVE_HOLD_S
 
     def push_frame(self, frame: Pixels, at_s: float | None = None) -> None:
         """A reference frame, uint8 RGB (H, W, 3), from any thread. While frames come, or did up to 5 s ago, they
         are the reference video, whatever the configuration names. Raises ValueError as LiveReference."""
         if self._live_frames is None:
-            self._live_frames = LiveReference(self._clock, LIVE_WINDOW_S, LIVE_HOLD_S, LIVE_NBYTES)
+            # Whether it is still held is decided here, once; a second later it would be an error.
+            self._live_frames = LiveReference(self._clock, LIVE_WINDOW_S, LIVE_HOLD_S + 1.0, LIVE_NBYTES)
         self._live_frames.push(frame, at_s)
 
     def push_audio(self, samples: Samples, timestamp: int | None = None) -> None:
-        """Driving sound, (1 or 2, N) float32 at 48 kHz, from any thread. From then on it is the driving track.
-        Raises ValueError as LiveTrack."""
+        """Driving sound, (1 or 2, N) float32 at 48 kHz, from any thread. While it comes, or did up to 5 s ago, it
+        is the driving track, whatever the configuration names. Raises ValueError as LiveTrack."""
         if self._live_audio is None:
             self._live_audio = LiveTrack()
         self._live_audio.push(samples, timestamp)
+        self._live_audio_s = self._clock.now()
 
     def drives(self, config: LTX2Config) -> bool:
         """The chunk's sound is given."""
-        return config.audio_mode == "driving" and (config.audio_input is not None or self._live_audio is not None)
+        return config.audio_mode == "driving" and (
+            config.audio_input is not None or self._live_track() is not None
+        )
 
     def take(self, config: LTX2Config, cut: Cut, kept: Kept | None) -> Taken:
         """The inputs of the next chunk; `kept` is what it goes on from.
@@ -107,7 +123,8 @@ class ChunkSources:
         Raises MediaInputError and SoundFileError naming the file, TrackEnded after a track that is to stop,
         ValueError for inputs that do not go together.
         """
-        pins, notes = self._pins(config, beside_tail=kept is not None)
+        pins, pin_notes = self._pins(config, beside_tail=kept is not None)
+        notes = (*pin_notes, *self._silence_notes(config))
         reference = self._reference_frames(config, cut)
         driving, stretch = self._driving(config, cut)
         voice = self._voice_of(config)
@@ -166,10 +183,8 @@ class ChunkSources:
         return source.frames(times, config.height, config.width, config.image_fit)
 
     def _reference_source(self, config: LTX2Config) -> ReferenceSource | None:
-        live = self._live_frames
-        age_s = None if live is None else live.newest_age_s()
-        if live is not None and age_s is not None and age_s <= LIVE_HOLD_S:
-            return live
+        if self._live_frames is not None and self.live:
+            return self._live_frames
         path = config.reference_video
         if path is None:
             self._reference.close()
@@ -185,24 +200,45 @@ class ChunkSources:
         return source
 
     def _driving(self, config: LTX2Config, cut: Cut) -> tuple[DrivingSound | None, tuple[Track, Stretch] | None]:
-        track = self._track_of(config)
+        track = self._track_of(config) if cut.driven else None
         if track is None:
+            self._track.close()
             return None, None
         tokens = ChunkGeometry.of(config).audio_tokens
         stretch = track.peek(cut.samples, tokens, cut.overlap_samples)
         return DrivingSound(stretch.output, stretch.model), (track, stretch)
 
     def _track_of(self, config: LTX2Config) -> Track | None:
-        if not self.drives(config):
-            self._track.close()
-            return None
-        if self._live_audio is not None:
-            return self._live_audio
-        path = str(config.audio_input)
+        live = self._live_track()
+        if live is not None or config.audio_input is None:
+            # It may have fallen silent since the chunk was cut as one that it drives: then that is silent, too.
+            return live or self._live_audio
+        path = config.audio_input
         track, _ = self._track.get(
             (path, config.audio_at_end), lambda: DrivingTrack(Path(path), config.audio_at_end)
         )
         return track
+
+    def _live_track(self) -> LiveTrack | None:
+        """While it is heard. What it still holds when it falls silent is let go: it would come minutes late."""
+        live = self._live_audio
+        if live is not None and self._clock.now() - self._live_audio_s > LIVE_HOLD_S:
+            live.close()
+            return None
+        return live
+
+    def _live_age_s(self) -> float | None:
+        return None if self._live_frames is None else self._live_frames.newest_age_s()
+
+    def _silence_notes(self, config: LTX2Config) -> tuple[str, ...]:
+        """What to tell about a live picture that stays away."""
+        age_s = self._live_age_s()
+        if age_s is None or not LIVE_NOTED_S < age_s <= LIVE_HOLD_S + LIVE_GONE_S:
+            return ()
+        if age_s <= LIVE_HOLD_S:
+            return (f"the live source sends no picture: its last one is held for {LIVE_HOLD_S:g} s",)
+        instead = "the prompt alone" if config.reference_video is None else config.reference_video
+        return (f"the live source was lost: no picture for {age_s:.0f} s, so the stream goes on from {instead}",)
 
     def _voice_of(self, config: LTX2Config) -> VoiceClip | None:
         if config.audio_mode != "id_lora" or config.audio_input is None:

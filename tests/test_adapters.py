@@ -26,7 +26,7 @@ from scope_ltx.engine import GIB, EngineOptions
 from scope_ltx.errors import CheckpointError, UnsupportedError
 from scope_ltx.lora.errors import LoraError
 from scope_ltx.lora.file import linear_shapes
-from scope_ltx.lora.kinds import is_text_layer
+from scope_ltx.lora.kinds import Base, is_text_layer
 from scope_ltx.lora.loras import NO_LORAS, LoraSet
 from scope_ltx.lora.merging import ReadTensor
 from scope_ltx.manifest import ModelFiles
@@ -435,6 +435,40 @@ def test_prompts_are_looked_at_for_the_loras_of_the_catalog(resident: Model) -> 
     selection = resident.adapter.select(LTX2Config(loras=chosen(("sync", None))), reference=True)
     assert any("3d1t" in note for note in selection.prompt_notes("a red ball"))
     assert not any("3d1t" in note for note in selection.prompt_notes("3d1t"))
+
+
+def test_the_second_stage_has_strengths_of_its_own(
+    resident: Model, files: list[Path], small_model_dir: Path
+) -> None:
+    """As in the first, but for LoRAs that need what only the first has, and unless told otherwise."""
+
+    def both(base: Base = "distilled", **parameters: Any) -> tuple[dict[str, float], dict[str, float], str]:
+        adapter = LoraAdapter(replace(resident.parts, base=base))
+        config = LTX2Config(width=384, two_stage=True, **parameters)
+        selection = adapter.select(config, reference=True)
+        first, second = (
+            {file.path.name: strength for file, strength in loras.active}
+            for loras in (selection.loras, selection.refining)
+        )
+        return first, second, " ".join(selection.notes)
+
+    union = {"path": "union-control", "strength": 1.0}
+    style = {"path": str(files[0]), "strength": 0.5}
+    name = resident.select(reference=True, width=384, loras=[union]).entries[0][0].path.name
+    assert both(loras=[union, style])[:2] == ({name: 1.0, "0.safetensors": 0.5}, {"0.safetensors": 0.5})
+    told = [union | {"stage_two_strength": 0.3}, style | {"stage_two_strength": 0.0}]
+    assert both(loras=told)[1] == {name: 0.3}
+    # The dev checkpoint: guided in the first stage, distilled by a LoRA in the second alone.
+    union["path"] = "ingredients"
+    _, _, notes = both("dev", loras=[union], num_frames=121)
+    assert "The second stage's three steps are made for a distilled model" in notes
+    distilled = {"path": str(files[1]), "strength": 0.0, "stage_two_strength": 1.0}
+    first, second, notes = both("dev", loras=[union, distilled], num_frames=121)
+    assert "1.safetensors" not in first
+    assert second == {"1.safetensors": 1.0}
+    assert "second stage" not in notes
+    with pytest.raises(UnsupportedError, match=r"1\.safetensors is the distillation LoRA and this checkpoint is"):
+        both(loras=[union, distilled], num_frames=121)
 
 
 VOICE = {"audio_input": "voice.wav", "audio_mode": "id_lora"}

@@ -17,6 +17,7 @@ from scope_ltx.lora.kinds import LoraFacts, is_text_layer
 from scope_ltx.lora.library import FoundLora, LoraLibrary
 from scope_ltx.lora.loras import LoraSet, changed_modules
 from scope_ltx.manifest import Lora
+from scope_ltx.mode_parameters import LoraChoice
 from scope_ltx.models.components import Components
 from scope_ltx.models.placement import Placement
 from scope_streaming.clock import Clock, SystemClock
@@ -26,10 +27,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Selection:
-    """LoRAs that fit a request. A reference video is `downscale` times smaller than the output and has every
-    `temporal_scale`-th frame. `listed`: what the catalog knows of the active ones. `notes` are for the user."""
+    """LoRAs that fit a request; `refining` are those of the second of two stages.
+
+    A reference video is `downscale` times smaller than the output and has every `temporal_scale`-th frame.
+    `listed`: what the catalog knows of the active ones. `notes` are for the user.
+    """
 
     loras: LoraSet
+    refining: LoraSet
     downscale: int
     temporal_scale: int
     notes: tuple[str, ...]
@@ -69,16 +74,25 @@ class LoraAdapter:
         Raises LoraError for a file that is not there or cannot be used, UnsupportedError for LoRAs that do not
         fit the request, its size and length, or each other.
         """
-        given = [(self._library.find(choice.path), choice.strength) for choice in config.loras]
+        given = [(self._library.find(choice.path), choice) for choice in config.loras]
         audio = _audio_of(config)
         if audio == "identity" and not any(found.file.facts.kind == "identity" for found, _ in given):
-            given.append((self._library.identity(), None))
-        stacked = sum(s != 0 and found.file.facts.kind != "distillation" for found, s in given) > 1
-        chosen = [(found, _strength(found, strength, stacked)) for found, strength in given]
+            found = self._library.identity()
+            given.append((found, LoraChoice(path=str(found.file.path))))
+        stacked = sum(one.strength != 0 and found.file.facts.kind != "distillation" for found, one in given) > 1
+        chosen = [(found, _strength(found, one.strength, stacked)) for found, one in given]
+        second = [
+            (found, _refining_strength(found.file.facts, strength, one.stage_two_strength))
+            for (found, one), (_, strength) in zip(given, chosen, strict=True)
+        ]
         try:
-            loras = LoraSet.of((found.file, strength) for found, strength in chosen)
+            loras, refining = (
+                LoraSet.of((found.file, strength) for found, strength in entries) for entries in (chosen, second)
+            )
         except ValueError as error:
             raise UnsupportedError(f"loras: {error}") from error
+        used = (loras, refining) if config.two_stage else (loras,)
+        facts = tuple(dict.fromkeys(fact for one in used for fact in one.facts))
         mode = Mode(
             self._components.base or "distilled",
             config.width,
@@ -87,16 +101,17 @@ class LoraAdapter:
             audio=audio,
             stages=2 if config.two_stage else 1,
         )
-        require_compatible(loras.facts, mode)
+        require_compatible(facts, mode)
         active = [(found, strength) for found, strength in chosen if strength]
         _require_length([found.listed for found, _ in active if found.listed], config.num_frames)
-        in_context = [facts for facts in loras.facts if facts.kind == "in_context"]
+        in_context = [one for one in facts if one.kind == "in_context"]
         return Selection(
             loras,
+            refining,
             # Compatible ones agree, but for those that do not scale.
-            downscale=max((facts.downscale for facts in in_context), default=1),
-            temporal_scale=max((facts.temporal_scale for facts in in_context), default=1),
-            notes=(*self._base_notes(loras.facts), *_notes(active, stacked)),
+            downscale=max((one.downscale for one in in_context), default=1),
+            temporal_scale=max((one.temporal_scale for one in in_context), default=1),
+            notes=(*self._base_notes(facts), *_stage_notes(mode, refining), *_notes(active, stacked)),
             listed=tuple(found.listed for found, _ in active if found.listed),
         )
 
@@ -151,6 +166,26 @@ def _audio_of(config: LTX2Config) -> Audio:
     if config.audio_input is None:
         return "generated"
     return "identity" if config.audio_mode == "id_lora" else "driving"
+
+
+def _refining_strength(facts: LoraFacts, strength: float, given: float | None) -> float:
+    """Of the second stage, which has no reference and takes its sound from the first.
+
+    Source: Lightricks/LTX-2, ltx-pipelines ic_lora: its second stage has no in-context LoRA.
+    """
+    if given is not None:
+        return given
+    return 0.0 if facts.kind in ("in_context", "identity") else strength
+
+
+def _stage_notes(mode: Mode, refining: LoraSet) -> tuple[str, ...]:
+    distilled = mode.base == "distilled" or any(lora.kind == "distillation" for lora in refining.facts)
+    if mode.stages == 1 or distilled:
+        return ()
+    return (
+        "The second stage's three steps are made for a distilled model, and this is the dev checkpoint: add "
+        "distilled-lora, with strength 0 and a stage_two_strength of 1 to have it there alone.",
+    )
 
 
 def _require_length(loras: Sequence[Lora], num_frames: int) -> None:

@@ -92,6 +92,11 @@ class Placement:
     def pinned_nbytes(self) -> int:
         return self._host.pinned_nbytes
 
+    @property
+    def copied_nbytes(self) -> int:
+        """Bytes of blocks copied through the slots so far."""
+        return 0 if self._ring is None else self._ring.copied_nbytes
+
     def read_again(self, layers: Collection[str]) -> frozenset[str]:
         """Read the weights of these layers once more, into the places where they are; between chunks only.
 

@@ -25,6 +25,12 @@ class SlotRing:
         self._buffers = [torch.empty(slot_nbytes, dtype=torch.uint8, device=device) for _ in range(slots)]
         self._holds: list[BlockKey | None] = [None] * slots
         self._in_use = [False] * slots
+        self._copied_nbytes = 0
+
+    @property
+    def copied_nbytes(self) -> int:
+        """Bytes that were asked to be copied so far."""
+        return self._copied_nbytes
 
     @property
     def slots(self) -> int:
@@ -46,6 +52,7 @@ class SlotRing:
         self._holds[slot] = None
         self._engine.start_copy(slot, self._buffers[slot][: source.numel()], source)
         self._holds[slot] = key
+        self._copied_nbytes += source.numel()
 
     def acquire(self, slot: int, key: BlockKey, source: Tensor) -> None:
         """The compute queued from now on may read block `key` in the slot."""

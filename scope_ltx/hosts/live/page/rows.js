@@ -1,6 +1,7 @@
 // A list of objects as rows: the first field of each is a text over the whole width, the others stand below it.
 
 import { element, numberInput, pathInput, readNumber } from "./inputs.js";
+import { uploadButton } from "./uploads.js";
 
 /** A row is a draft until it has a text and was read: no answer of the server is about it or takes it away. */
 class Row {
@@ -12,11 +13,12 @@ class Row {
     this.catalog = catalog;
     [this.main, ...this.others] = spec.columns.map((column) => ({ column, input: this.#input(column) }));
     if (catalog) this.main.input.setAttribute("list", listId);
+    this.pick = spec.widget === "images" ? uploadButton("image", "an image for this row", (path) => this.#fill(path)) : "";
     this.remove = element("button", { type: "button", class: "icon" }, "×");
     this.remove.addEventListener("click", onRemove);
     const small = this.others.map(({ column, input }) => element("label", { title: column.description }, column.label, input));
     this.hint = element("div", { class: "hint-text", "aria-live": "polite" });
-    this.element = element("li", {}, this.main.input, element("div", { class: "small" }, ...small), this.remove, this.hint);
+    this.element = element("li", {}, this.main.input, element("div", { class: "small" }, ...small, this.pick), this.remove, this.hint);
     this.main.input.addEventListener("input", () => this.#describe());
     this.write({});
   }
@@ -60,13 +62,18 @@ class Row {
     return column.text ? pathInput(null, this.spec.placeholder ?? "path on the server") : numberInput(column, null);
   }
 
+  #fill(path) {
+    this.main.input.value = path;
+    this.main.input.dispatchEvent(new Event("change", { bubbles: true }));
+  }
+
   #describe() {
     if (!this.catalog) return;
     const { name, nodes, strength } = this.catalog.describe(this.main.input.value.trim());
     // A live region: equal text must not be read out again, and opened details stay open.
     if (this.#told !== name) this.hint.replaceChildren(...nodes);
     this.#told = name;
-    for (const { column, input } of this.others) if (column.nullable) input.placeholder = strength;
+    for (const { column, input } of this.others) if (column.name === "strength") input.placeholder = strength;
   }
 }
 
