@@ -74,9 +74,7 @@ def lint_strength(lora: Lora, strength: float, *, stacked: bool = False) -> tupl
 
 def download_command(lora: Lora, models: Path) -> str:
     """The command that puts the file below a model directory."""
-    in_place = lora.repo_path == f"{LORA_DIRECTORY}/{lora.file}"
-    target = models if in_place else models / LORA_DIRECTORY
-    return shlex.join(["hf", "download", lora.repo, lora.repo_path or lora.file, "--local-dir", str(target)])
+    return shlex.join(["scope-ltx", "download", "--only-loras", "--lora", lora.id, "--model", str(models)])
 
 
 def find_files(loras: Iterable[Lora], models: Path) -> dict[str, Path]:

@@ -6,6 +6,7 @@ Everything that can fail is looked at and reported; nothing is downloaded or loa
 from __future__ import annotations
 
 import platform
+import shlex
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -118,7 +119,8 @@ def examine(directory: Path | str, device: DeviceReport | str) -> Report:
         repos = ", ".join(sorted({file.repo for file in missing}))
         names = ", ".join(file.path for file in missing)
         count = f"{len(missing)} model files are missing below {directory}"
-        problems.append(f"{count}: {names}; published in {repos}")
+        command = f"run `scope-ltx download --model {shlex.quote(str(directory))}`"
+        problems.append(f"{count}: {names}; published in {repos}: {command}")
     return Report(
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",

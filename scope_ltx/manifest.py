@@ -6,11 +6,12 @@ imports no torch.
 
 from __future__ import annotations
 
+import shlex
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -30,13 +31,29 @@ COMPLETE_ROLES: tuple[Role, ...] = ("transformer", "text_projection", "video_vae
 COMPLETE_DIRECTORY = "checkpoints"
 """Where a complete checkpoint lies below a model directory: the only .safetensors file in there, of any name."""
 
-_SHA256 = "^[0-9a-f]{64}$"
+_Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+_Commit = Annotated[str, Field(pattern="^[0-9a-f]{40}$")]
 
 
 class _Facts(BaseModel):
     """A table of plugin.toml: read once, never changed, no key unknown."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ScopeFacts(_Facts):
+    """The `[plugin.scope]` table: how the Daydream Scope host finds the plugin.
+
+    entry_point: the module of the entry point in group `scope`.
+    pipeline_factory: "module:function", the function returns the pipeline class.
+    models_directory: where the host puts the model files below its models directory.
+    """
+
+    entry_point: str
+    pipeline_factory: str = Field(pattern="^[a-z_.]+:[a-z_]+$")
+    minimum_host_version: str
+    models_directory: str
+    modes: tuple[Literal["text", "video"], ...] = Field(min_length=1)
 
 
 class PluginFacts(_Facts):
@@ -46,10 +63,13 @@ class PluginFacts(_Facts):
     name: str
     description: str
     package: str
+    version: str
     estimated_vram_gb: float = Field(gt=0)
     sample_rate: int = Field(gt=0)
     homepage: str
     model_license: str
+    text_encoder_license: str
+    scope: ScopeFacts
 
 
 class RemoteFile(_Facts):
@@ -62,7 +82,7 @@ class RemoteFile(_Facts):
     repo: str
     repo_path: str | None = None
     bytes: int = Field(gt=0)
-    sha256: str | None = Field(default=None, pattern=_SHA256)
+    sha256: _Sha256 | None = None
 
 
 class PublishedFile(RemoteFile):
@@ -187,7 +207,7 @@ class Lora(_Facts):
     trained_on: Literal["ltx-2.3-22b", "ltx-2-19b"] = "ltx-2.3-22b"
     rank: int | None = Field(default=None, gt=0)
     bytes: int | None = Field(default=None, gt=0)
-    sha256: str | None = Field(default=None, pattern=_SHA256)
+    sha256: _Sha256 | None = None
     reference_downscale_factor: int | None = Field(default=None, ge=1)
     strength: Strength = Strength()
     prompt: PromptFacts
@@ -229,12 +249,13 @@ class Lora(_Facts):
 
 
 class Manifest(_Facts):
-    """All of plugin.toml. upsampler: of latents, for two-stage sampling; the only mode that needs it."""
+    """All of plugin.toml. upsampler: only for two stages. revisions: {repository: commit known to be good}."""
 
     plugin: PluginFacts
     files: tuple[PublishedFile, ...]
     upsampler: RemoteFile
     control_models: tuple[ControlModel, ...] = ()
+    revisions: dict[str, _Commit] = {}
     loras: tuple[Lora, ...] = ()
 
     @model_validator(mode="after")
@@ -254,6 +275,11 @@ class Manifest(_Facts):
         if len(found) != 1:
             raise ValueError(f"plugin.toml must list one file for the role {role!r}, it lists {len(found)}")
         return found[0]
+
+    def artifacts(self) -> dict[str, list[str]]:
+        """{repository: paths in it} of what every user needs: the list for a host's own downloader."""
+        repos = dict.fromkeys(file.repo for file in self.files)
+        return {repo: [file.repo_path or file.path for file in self.files if file.repo == repo] for repo in repos}
 
     def control_model(self, role: ControlRole) -> ControlModel:
         """The control model of a role. Raises ValueError unless there is exactly one."""
@@ -317,7 +343,7 @@ class ModelFiles:
         """
         if not directory.is_dir():
             problem = "is a file, not a model directory" if directory.exists() else "no such model directory"
-            raise CheckpointError(directory, problem, advice=_ADVICE)
+            raise CheckpointError(directory, problem, advice=_advice(directory))
         found = survey(directory)
         missing = [file for file in found if file.nbytes is None]
         complete = complete_checkpoints(directory)
@@ -326,8 +352,9 @@ class ModelFiles:
             advice = "Leave the one to use, and move the others out of it"
             raise CheckpointError(directory / COMPLETE_DIRECTORY, "holds several files", keys=names, advice=advice)
         if missing:
-            count = f"{len(missing)} of {len(ROLES)} model files are missing"
-            raise CheckpointError(directory, count, keys=[file.published.path for file in missing], advice=_ADVICE)
+            names, count = [file.published.path for file in missing], f"{len(missing)} of {len(ROLES)}"
+            problem = f"{count} model files are missing"
+            raise CheckpointError(directory, problem, keys=names, advice=_advice(directory))
         return cls._of(directory, {file.role: file.path for file in found})
 
     @classmethod
@@ -364,8 +391,9 @@ def _has_field(facts: BaseModel, dotted: str) -> bool:
     return not rest or (isinstance(value, BaseModel) and _has_field(value, rest))
 
 
-_ADVICE = (
-    "Run `scope-ltx doctor --model DIR` to see which files are expected where, "
-    f"put a complete checkpoint into {COMPLETE_DIRECTORY}/ instead of all but the text encoder, "
-    "or use `--model small`, which needs no download"
-)
+def _advice(directory: Path) -> str:
+    return (
+        f"Run `scope-ltx download --model {shlex.quote(str(directory))}`, let `scope-ltx doctor` say what belongs "
+        f"where, put a complete checkpoint into {COMPLETE_DIRECTORY}/ instead of all but the text encoder, or use "
+        "`--model small`, which needs no download"
+    )

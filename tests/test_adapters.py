@@ -513,14 +513,14 @@ REFUSED: list[tuple[dict[str, Any], bool, type[Exception], str]] = [
         {"loras": chosen(("/nowhere/union-control", None))},
         True,
         LoraError,
-        r"looked for /nowhere/union-control\. Name union-control, or download it: `hf download Lightricks/.*Union",
+        r"looked for /nowhere/union-control\. Name union-control, or download it: `scope-ltx download .*union",
     ),
     (
         {"loras": chosen(("motion-track", None))},
         True,
         LoraError,
         r"ltx-2\.3-22b-ic-lora-motion-track-control-ref0\.5\.safetensors: is not there \(motion-track of the "
-        r"catalog\); looked everywhere below .*\. Download it: `hf download Lightricks/.* --local-dir .*/loras`",
+        r"catalog\); looked everywhere below .*\. Download it: `scope-ltx download --only-loras --lora motion",
     ),
     ({"loras": chosen(("x" * 4000, None))}, False, LoraError, "is no file, and no LoRA of the catalog"),
     ({"loras": chosen(("loras", None))}, False, LoraError, "^loras: is no file"),
@@ -573,7 +573,7 @@ def test_a_missing_id_lora_comes_with_its_download_command(resident: Model, tmp_
     with pytest.raises(
         LoraError,
         match=r"ltx-2\.3-id-lora-talkvid-3k\.safetensors: is not there, and audio_mode id_lora needs it; looked "
-        r"everywhere below .*\. Download it: `hf download daydreamlive/LTX2\.3 loras/ltx-2\.3-id-lora",
+        r"everywhere below .*\. Download it: `scope-ltx download --only-loras --lora id-lora",
     ):
         adapter.select(LTX2Config(**VOICE), reference=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from scope_ltx.catalog import (
     lora_table,
     recommended_strength,
 )
+from scope_ltx.cli import main
 from scope_ltx.manifest import Lora, manifest_path
 
 CATALOG = load_catalog()
@@ -150,15 +152,13 @@ def test_a_strength_out_of_range_is_told() -> None:
 
 
 def test_downloads_land_where_they_are_found() -> None:
+    """The command that is told is one that there is; where it puts a file, tests/test_download.py holds."""
     command = download_command(CATALOG.find("sync"), Path("/my models"))
-    assert command == (
-        "hf download SagiPolaczek/LTX-2.3-Sync-LoRA ltx-2.3-sync-lora-3d1t-r256.safetensors "
-        "--local-dir '/my models/loras'"
-    )
-    # In its repository this one lies in `loras/` already.
-    assert download_command(CATALOG.find("id-lora"), Path("/m")) == (
-        "hf download daydreamlive/LTX2.3 loras/ltx-2.3-id-lora-talkvid-3k.safetensors --local-dir /m"
-    )
+    assert command == "scope-ltx download --only-loras --lora sync --model '/my models'"
+    name, *arguments = shlex.split(command)[1:]
+    parsed = main.commands[name].make_context(name, arguments)
+    assert parsed.params["loras"] == ("sync",)
+    assert parsed.params["model"] == Path("/my models")
 
 
 def row(lines: list[str], name: str) -> str:
@@ -207,13 +207,13 @@ def test_a_card_tells_all_and_how_to_get_it(tmp_path: Path) -> None:
     text = "\n".join(lora_card(lora, tmp_path))
     for part in (
         "Keeps characters", lora.file, lora.repo, "in-context, rank 128", "dev or dev+distilled-lora",
-        "1.4 (1-1.4)", "worst quality", "121 frames", "768x448, 121 frames, 24 fps", "hf download",
+        "1.4 (1-1.4)", "worst quality", "121 frames", "768x448, 121 frames, 24 fps", "scope-ltx download",
     ):  # fmt: skip
         assert part in text
     (tmp_path / lora.file).write_bytes(b"1")
     text = "\n".join(lora_card(lora, tmp_path))
     assert str(tmp_path / lora.file) in text
-    assert "hf download" not in text
+    assert "scope-ltx download" not in text
     assert "reference_downscale_factor" in "\n".join(lora_card(CATALOG.find("sync"), None))
 
 
