@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from scope_ltx.engine import GIB, EngineOptions
+from scope_ltx.engine import EngineOptions
 from scope_ltx.pipeline import load_pipeline
 from tests.fakes.mode_walk import CHUNKS, MODES, SETS, SIZES, Alone, walk, write_sets
 
@@ -18,8 +18,7 @@ pytestmark = [
 ]
 
 # Compiled blocks would be taken in the middle of the walk, and round otherwise.
-BUDGET_GB = 4.0
-ENGINE = EngineOptions(vram_budget_gb=BUDGET_GB, acceleration="graphs")
+ENGINE = EngineOptions(acceleration="graphs")
 
 
 def held() -> int:
@@ -39,5 +38,4 @@ def test_fifty_chunks_leave_the_bytes_and_the_memory_as_they_were(small_model_di
     before = held()
     walk(pipeline, alone, steps)
     assert held() == before
-    assert torch.cuda.max_memory_reserved() < BUDGET_GB * GIB
     pipeline.close()
