@@ -35,6 +35,9 @@ LIVE_GONE_S = 60.0
 """For so long after that the user is told about it."""
 LIVE_NOTED_S = 1.0
 """A shorter silence is not worth a word."""
+LIVE_LATE_S, LIVE_SPARE_S = 0.12, 0.05
+"""Live sound beside a live picture, which is the newest always: what waits longer than the first beyond its chunk
+has fallen behind. It is let go but for the second, which evens out when chunks begin."""
 LIVE_NBYTES = 512 * 2**20
 """Of pushed frames: at 512x512 and 30 fps they last 22 s."""
 KEPT_IMAGES = 40
@@ -204,9 +207,15 @@ class ChunkSources:
         if track is None:
             self._track.close()
             return None, None
+        if self.live and isinstance(track, LiveTrack):
+            self._keep_up(track, cut)
         tokens = ChunkGeometry.of(config).audio_tokens
         stretch = track.peek(cut.samples, tokens, cut.overlap_samples)
         return DrivingSound(stretch.output, stretch.model), (track, stretch)
+
+    def _keep_up(self, track: LiveTrack, cut: Cut) -> None:
+        if track.counts.waiting > cut.samples + LIVE_LATE_S * SAMPLE_RATE:
+            track.catch_up(cut.samples + round(LIVE_SPARE_S * SAMPLE_RATE))
 
     def _track_of(self, config: LTX2Config) -> Track | None:
         live = self._live_track()

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scope_streaming.media.bitrate import video_bitrate
 from scope_streaming.media.broadcast import Broadcaster, Subscription, SubscriptionClosedError
-from scope_streaming.media.encoder import AudioEncoder, EncodedPacket, VideoEncoder, video_bitrate
+from scope_streaming.media.encoder import AudioEncoder, EncodedPacket, VideoEncoder
 from scope_streaming.media.handoff import Handoff
 from scope_streaming.media.pacing import PlayoutClock
 from scope_streaming.media.playout import BLOCK_SAMPLES, BLOCK_TICKS, Block, Playout, TimedFrame

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import threading
 
-from tests.fakes.live_app import SDP, app_of, assert_problem, live, offer_sdp, serving
+from tests.fakes.generator import TestCardGenerator
+from tests.fakes.live_app import SDP, app_of, assert_problem, live, offer_sdp, serving, until
 
 
 async def test_joining_and_leaving() -> None:
@@ -23,17 +25,35 @@ async def test_joining_and_leaving() -> None:
         assert_problem(await client.delete(resource), 404, "no such viewer")
 
 
-async def test_other_pages_may_watch_but_not_steer() -> None:
-    async with serving(app_of()) as client:
-        for path in ("/whep", "/whep/x"):
-            preflight = await client.options(path, headers={"origin": "http://elsewhere"})
-            assert preflight.status_code == 204
-            assert preflight.headers["access-control-allow-origin"] == "*"
-            assert "POST" in preflight.headers["access-control-allow-methods"]
-        refused = await client.post("/whep", content="v=0", headers=SDP)
-        assert refused.headers["access-control-allow-origin"] == "*"
-        prompt = await client.get("/api/prompt", headers={"origin": "http://elsewhere"})
-        assert "access-control-allow-origin" not in prompt.headers
+async def test_the_endpoint_describes_itself() -> None:
+    async with live() as client:
+        for method in ("OPTIONS", "HEAD"):
+            answer = await client.request(method, "/whep")
+            assert answer.status_code == (204 if method == "OPTIONS" else 200)
+            assert answer.headers["accept-post"] == "application/sdp"
+            assert "POST" in answer.headers["allow"]
+        assert (await client.options("/whep/x")).headers["allow"] == "DELETE, OPTIONS"
+        for method, path in (("GET", "/whep"), ("PUT", "/whep"), ("GET", "/whep/x"), ("POST", "/whep/x")):
+            assert_problem(await client.request(method, path), 405)
+
+
+async def test_without_a_stream_a_viewer_is_told_to_wait() -> None:
+    loaded = threading.Event()
+
+    def start() -> TestCardGenerator:
+        loaded.wait(10)
+        return TestCardGenerator()
+
+    async with serving(app_of(start)) as client:
+        head = await client.head("/whep")
+        refused = await client.post("/whep", content=await offer_sdp(), headers=SDP)
+        loaded.set()
+        assert head.status_code == 409
+        assert int(head.headers["retry-after"]) > 0
+        assert_problem(refused, 409, "no picture yet")
+        assert int(refused.headers["retry-after"]) > 0
+        await until(client, lambda status: status["state"] == "live")
+        assert (await client.head("/whep")).status_code == 200
 
 
 async def test_one_kind_or_vp8_alone_will_do() -> None:

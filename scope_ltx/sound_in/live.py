@@ -103,6 +103,14 @@ class LiveTrack:
             self._played = np.concatenate([self._played, stretch.output], axis=1)[:, -self._capacity :]
             self._silent += stretch.output.shape[1] - stretch.sounding
 
+    def catch_up(self, keep: int) -> None:
+        """Let go of all that waits but the newest `keep` samples; it counts as skipped. For sound that belongs to
+        a picture which is never older than its chunk."""
+        with self._lock:
+            cursor = max(self._cursor, self._end - keep)
+            self._skipped += cursor - self._cursor
+            self._cursor = cursor
+
     def close(self) -> None:
         """Let go of everything that waits."""
         with self._lock:

@@ -110,13 +110,13 @@ class Visit:
 
 
 @asynccontextmanager
-async def chromium() -> AsyncIterator[Browser]:
-    """Fails the test, with what to install, when no Chromium is on the PATH."""
+async def chromium(*flags: str) -> AsyncIterator[Browser]:
+    """With these flags besides. Fails the test, with what to install, when no Chromium is on the PATH."""
     executable = next(filter(None, map(shutil.which, NAMES)), None)
     if executable is None:
         pytest.fail(f"none of {', '.join(NAMES)} is on the PATH: install Debian's `chromium` package")
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=executable, args=list(FLAGS))
+        browser = await playwright.chromium.launch(executable_path=executable, args=[*FLAGS, *flags])
         try:
             yield browser
         finally:

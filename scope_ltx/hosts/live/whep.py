@@ -7,26 +7,19 @@ from http import HTTPStatus
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from scope_ltx.hosts.live.problems import ProblemBody, ProblemError, read_body, require_media_type
+from scope_ltx.hosts.live.offers import SDP, read_offer
+from scope_ltx.hosts.live.problems import ProblemBody, ProblemError
 from scope_ltx.hosts.live.stream import LiveStream
 from scope_ltx.hosts.live.viewers import Viewers
 
-SDP = "application/sdp"
-MAX_SDP_BYTES = 256 * 1024
-CORS = {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "Location, Retry-After"}
-"""A player on any page may watch. Nothing here changes the stream, and no cookie is looked at."""
-_PREFLIGHT = {
-    **CORS,
-    "Access-Control-Allow-Methods": "POST, DELETE, OPTIONS",
-    "Access-Control-Allow-Headers": "Content-Type, Authorization, If-Match",
-    "Access-Control-Max-Age": "86400",
-    "Accept-Post": SDP,
-}
 _PROBLEM = {"model": ProblemBody, "content": {"application/problem+json": {}}}
+_ENDPOINT = {"Allow": "HEAD, POST, OPTIONS", "Accept-Post": SDP}
+_RESOURCE = {"Allow": "DELETE, OPTIONS"}
 
 
 def whep_router(stream: LiveStream, viewers: Viewers) -> APIRouter:
-    """POST /whep, DELETE /whep/{key}, and OPTIONS on both. Candidates are not trickled: PATCH is 405."""
+    """POST, HEAD and OPTIONS /whep; DELETE and OPTIONS /whep/{key}; 405 for other methods. Candidates are not
+    trickled: an answer has them all, and so must an offer."""
     router = APIRouter(tags=["whep"])
 
     @router.post(
@@ -41,42 +34,47 @@ def whep_router(stream: LiveStream, viewers: Viewers) -> APIRouter:
     )
     async def join(request: Request) -> Response:
         """Watch the stream: an SDP offer in, an answer with all candidates out."""
-        try:
-            return await _join(request, stream, viewers)
-        except ProblemError as problem:
-            problem.headers.update(CORS)
-            raise
+        offer = await read_offer(request)
+        _require_stream(stream)
+        key, answer = await viewers.join(offer)
+        location = request.url.path.rstrip("/") + "/" + key
+        return Response(answer, 201, {"Location": location}, media_type=SDP)
+
+    @router.head("/whep", response_class=Response, responses={409: _PROBLEM})
+    async def look() -> Response:
+        """Whether there is a stream to watch: 200, or 409 with the seconds to wait."""
+        _require_stream(stream)
+        return Response(status_code=200, headers=_ENDPOINT)
 
     @router.delete("/whep/{key}", response_class=Response, responses={404: _PROBLEM})
     async def leave(key: str) -> Response:
         """Stop watching."""
         if not await viewers.leave(key):
-            raise ProblemError(HTTPStatus.NOT_FOUND, "there is no such viewer, or it has left", CORS)
-        return Response(status_code=200, headers=CORS)
+            raise ProblemError(HTTPStatus.NOT_FOUND, "there is no such viewer, or it has left")
+        return Response(status_code=200)
 
     @router.options("/whep", include_in_schema=False)
-    @router.options("/whep/{key}", include_in_schema=False)
-    async def preflight() -> Response:
-        return Response(status_code=204, headers=_PREFLIGHT)
+    async def describe_endpoint() -> Response:
+        return Response(status_code=204, headers=_ENDPOINT)
 
-    @router.patch("/whep/{key}", include_in_schema=False)
-    async def trickle(key: str) -> Response:
-        detail = "candidates are not trickled here: send an offer that has them all"
-        raise ProblemError(HTTPStatus.METHOD_NOT_ALLOWED, detail, {**CORS, "Allow": "DELETE, OPTIONS"})
+    @router.options("/whep/{key}", include_in_schema=False)
+    async def describe_resource(key: str) -> Response:
+        return Response(status_code=204, headers=_RESOURCE)
+
+    @router.api_route("/whep", methods=["GET", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+    async def refuse_endpoint() -> Response:
+        raise ProblemError(HTTPStatus.METHOD_NOT_ALLOWED, "POST an SDP offer to watch", _ENDPOINT)
+
+    @router.api_route("/whep/{key}", methods=["GET", "HEAD", "PUT", "POST", "PATCH"], include_in_schema=False)
+    async def refuse_resource(key: str) -> Response:
+        detail = "a viewer can only be DELETEd; candidates are not trickled: send an offer that has them all"
+        raise ProblemError(HTTPStatus.METHOD_NOT_ALLOWED, detail, _RESOURCE)
 
     return router
 
 
-async def _join(request: Request, stream: LiveStream, viewers: Viewers) -> Response:
-    require_media_type(request, SDP)
-    body = await read_body(request, MAX_SDP_BYTES)
-    try:
-        offer = body.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ProblemError(HTTPStatus.BAD_REQUEST, f"the SDP offer is not UTF-8 text: {error.reason}") from error
+def _require_stream(stream: LiveStream) -> None:
+    """Raises ProblemError 409."""
     if not stream.broadcaster.started:
         reason = stream.last_error or "the model is loading and there is no picture yet"
         raise ProblemError(HTTPStatus.CONFLICT, f"{reason}: try again", {"Retry-After": "2"})
-    key, answer = await viewers.join(offer)
-    location = request.url.path.rstrip("/") + "/" + key
-    return Response(answer, 201, {**CORS, "Location": location}, media_type=SDP)

@@ -13,16 +13,26 @@ import itertools
 import logging
 import math
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from scope_streaming.clock import Clock
-from scope_streaming.media.encoder import AudioEncoder, EncodedPacket, Stream, VideoCodec, VideoEncoder
+from scope_streaming.media.bitrate import PathRate
+from scope_streaming.media.encoder import (
+    AUDIO_BITRATE,
+    AudioEncoder,
+    EncodedPacket,
+    Stream,
+    VideoCodec,
+    VideoEncoder,
+)
 from scope_streaming.media.handoff import Handoff, HandoffClosedError
 from scope_streaming.media.pacing import PlayoutClock, Stall
 from scope_streaming.media.playout import BLOCK_TICKS, Block, Playout
 from scope_streaming.media.segment import Segment
 from scope_streaming.media.timeline import TICKS_PER_SECOND
+from scope_streaming.media.video_codecs import Library
 
 logger = logging.getLogger(__name__)
 
@@ -47,14 +57,20 @@ class SubscriptionClosedError(Exception):
 
 
 class Subscription:
-    """A viewer's bounded mailbox for one stream. Picture starts, also after a skip, at a keyframe."""
+    """A viewer's bounded mailbox for one stream. Picture starts, also after a skip, at a keyframe.
+
+    `path` is what its network carries, as far as the viewer reports it.
+    """
 
     def __init__(self, stream: Stream) -> None:
         self.stream: Stream = stream
         self.skipped = 0
+        self.path = PathRate()
         self._at_keyframe = stream != "audio"
         self._keyframe_asked = False
+        self._picture_lost = False
         self._packets: deque[EncodedPacket] = deque()
+        self._sent: deque[tuple[int, int]] = deque()
         self._arrived = asyncio.Event()
         self._closed = False
 
@@ -66,6 +82,9 @@ class Subscription:
             return
         self._at_keyframe = False
         self._packets.append(packet)
+        self._sent.append((packet.ticks, packet.data.size))
+        while packet.ticks - self._sent[0][0] >= TICKS_PER_SECOND:
+            self._sent.popleft()
         self._arrived.set()
 
     def _skip_forward(self) -> None:
@@ -77,10 +96,19 @@ class Subscription:
             self._packets.popleft()
             self.skipped += 1
 
+    @property
+    def sent_bitrate(self) -> int:
+        """Bits that the newest second of packets has."""
+        return 8 * sum(nbytes for _, nbytes in self._sent)
+
+    def picture_lost(self) -> None:
+        """The viewer cannot decode what it has and needs a keyframe."""
+        self._picture_lost = True
+
     def ask_keyframe(self) -> bool:
         """Whether it waits for a keyframe that nobody asked for yet; from now on somebody did."""
-        asks = self._at_keyframe and not self._keyframe_asked
-        self._keyframe_asked = True
+        asks = self._picture_lost or (self._at_keyframe and not self._keyframe_asked)
+        self._keyframe_asked, self._picture_lost = True, False
         return asks
 
     async def next(self) -> EncodedPacket:
@@ -98,15 +126,27 @@ class Subscription:
 
 
 @dataclass(frozen=True)
+class _Order:
+    """What the viewers of one codec need: a keyframe now, and at most so many bits per second."""
+
+    keyframe: bool
+    limit: float | None
+
+
+@dataclass(frozen=True)
 class BroadcastReport:
-    """`segment` is the index on air, None before the first. `buffer_s` counts what is ready to play."""
+    """`segment` is the index on air, None before the first. `buffer_s` counts what is ready to play. `av_offset_s`
+    is how much later the newest sound left than the newest picture, each against its deadline. `encoders` are the
+    libraries that encode the picture, with "hardware" or "software"."""
 
     segment: int | None
     buffer_s: float
     stalls: int
     stall_s: float
     codecs: tuple[VideoCodec, ...]
+    encoders: tuple[str, ...]
     bitrate: int
+    av_offset_s: float
 
 
 class Broadcaster:
@@ -116,13 +156,23 @@ class Broadcaster:
     must have one worker. Nothing is encoded as picture while nobody watches.
     """
 
-    def __init__(self, handoff: Handoff[Segment], clock: Clock, executor: Executor) -> None:
+    def __init__(
+        self,
+        handoff: Handoff[Segment],
+        clock: Clock,
+        executor: Executor,
+        on_air: Callable[[int], None] | None = None,
+        video_encoder: Callable[[VideoCodec], VideoEncoder] = VideoEncoder,
+    ) -> None:
+        """`on_air` is called on the event loop with the index of each segment when its first packet leaves.
+        `video_encoder` makes the one encoder of a codec when somebody first watches it."""
         self._handoff = handoff
         self._clock = clock
         self._executor = executor
         self._playout_clock = PlayoutClock()
         self._playout = Playout(self._playout_clock)
         self._audio = AudioEncoder()
+        self._make_video = video_encoder
         self._video: dict[VideoCodec, VideoEncoder] = {}
         self._subscriptions: list[Subscription] = []
         self._ready: list[tuple[int, int, EncodedPacket]] = []
@@ -130,6 +180,8 @@ class Broadcaster:
         self._ready_changed = asyncio.Event()
         self._handoff_changed = asyncio.Event()
         self._on_air: int | None = None
+        self._tell_on_air = on_air
+        self._late_s = {"audio": 0.0, "video": 0.0}
 
     @property
     def started(self) -> bool:
@@ -142,12 +194,36 @@ class Broadcaster:
         encoders = {codec: encoder for codec, encoder in self._video.items() if codec in watched}
         return BroadcastReport(
             segment=self._on_air,
-            buffer_s=self._buffer_s(),
+            buffer_s=self.buffer_s,
             stalls=self._playout_clock.stalls,
             stall_s=self._playout_clock.stall_s,
             codecs=tuple(encoders),
+            encoders=tuple(_described(encoder.library) for encoder in encoders.values() if encoder.library),
             bitrate=max((encoder.bitrate for encoder in encoders.values()), default=0),
+            av_offset_s=self._late_s["audio"] - self._late_s["video"],
         )
+
+    @property
+    def buffer_s(self) -> float:
+        """Seconds of media until the last that was taken has been shown. From any thread."""
+        if not self.started:
+            return 0.0
+        return max(0.0, self._playout_clock.deadline_s(self._playout.end_ticks) - self._clock.now())
+
+    @property
+    def stall_s(self) -> float:
+        """How long viewers had to wait so far. From any thread."""
+        return self._playout_clock.stall_s
+
+    def now(self) -> float:
+        """Seconds of the clock that everything here goes by."""
+        return self._clock.now()
+
+    def bitrate(self, stream: Stream) -> int:
+        """Target in bits per second; 0 while nobody has watched it."""
+        if stream == "audio":
+            return AUDIO_BITRATE
+        return self._video[stream].bitrate if stream in self._video else 0
 
     def subscribe(self, stream: Stream) -> Subscription:
         subscription = Subscription(stream)
@@ -203,8 +279,12 @@ class Broadcaster:
             delay_s = self._playout_clock.deadline_s(packet.ticks) - self._clock.now()
             if delay_s > 0:
                 await asyncio.sleep(delay_s)
-            if packet.segment is not None:
+                delay_s = self._playout_clock.deadline_s(packet.ticks) - self._clock.now()
+            self._late_s["audio" if packet.stream == "audio" else "video"] = -delay_s
+            if packet.segment is not None and packet.segment != self._on_air:
                 self._on_air = packet.segment
+                if self._tell_on_air is not None:
+                    self._tell_on_air(packet.segment)
             for subscription in self._subscriptions:
                 if subscription.stream == packet.stream:
                     subscription.deliver(packet)
@@ -232,27 +312,35 @@ class Broadcaster:
             blocks.append(block)
         return blocks
 
-    def _wanted(self, blocks: list[Block]) -> dict[VideoCodec, bool]:
-        """Each watched codec, and whether its first frame in `blocks` has to be a keyframe for somebody."""
-        wanted: dict[VideoCodec, bool] = {}
+    def _wanted(self, blocks: list[Block]) -> dict[VideoCodec, _Order]:
+        """What each watched codec needs for `blocks`."""
+        wanted: dict[VideoCodec, _Order] = {}
         if not any(block.frames for block in blocks):
             return wanted
+        now = self._clock.now()
         for subscription in self._subscriptions:
             codec = subscription.stream
             if codec != "audio":
-                self._video.setdefault(codec, VideoEncoder(codec))
-                wanted[codec] = subscription.ask_keyframe() or wanted.get(codec, False)
+                if codec not in self._video:
+                    self._video[codec] = self._make_video(codec)
+                order = wanted.get(codec, _Order(False, None))
+                limits = [limit for limit in (order.limit, subscription.path.limit(now)) if limit is not None]
+                asks = subscription.ask_keyframe() or order.keyframe
+                wanted[codec] = _Order(asks, min(limits, default=None))
         return wanted
 
-    def _encode(self, blocks: list[Block], wanted: dict[VideoCodec, bool]) -> list[EncodedPacket]:
+    def _encode(self, blocks: list[Block], wanted: dict[VideoCodec, _Order]) -> list[EncodedPacket]:
         """On the executor. `wanted` is from `_wanted`."""
         packets = []
+        for codec, order in wanted.items():
+            self._video[codec].limit(order.limit)
+        keyframes = {codec: order.keyframe for codec, order in wanted.items()}
         for block in blocks:
             packets += self._audio.encode(block.ticks, block.samples, block.segment)
             for frame in block.frames:
-                for codec, keyframe in wanted.items():
+                for codec, keyframe in keyframes.items():
                     packets += self._video[codec].encode(frame, block.segment, keyframe=keyframe)
-                wanted = dict.fromkeys(wanted, False)
+                keyframes = dict.fromkeys(keyframes, False)
         return packets
 
     async def _pause(self) -> None:
@@ -274,13 +362,12 @@ class Broadcaster:
         """Seconds of taken media that are not composed yet."""
         return self._playout.ready_ticks / TICKS_PER_SECOND
 
-    def _buffer_s(self) -> float:
-        if not self.started:
-            return 0.0
-        return max(0.0, self._playout_clock.deadline_s(self._playout.end_ticks) - self._clock.now())
-
     def _note(self, stall: Stall | None) -> None:
         if stall is not None:
             logger.warning(
                 "the stream stalled for %.2f s at %.1f s", stall.seconds, stall.at_ticks / TICKS_PER_SECOND
             )
+
+
+def _described(library: Library) -> str:
+    return f"{library.name} ({'hardware' if library.hardware else 'software'})"

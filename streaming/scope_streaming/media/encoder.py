@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import av
 import numpy as np
@@ -13,32 +15,44 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Colorspace
 
+from scope_streaming.media.bitrate import shared_bitrate, video_bitrate
 from scope_streaming.media.playout import SAMPLE_RATE, TICKS_PER_SAMPLE, TimedFrame
 from scope_streaming.media.timeline import TICKS_PER_SECOND
+from scope_streaming.media.video_codecs import (
+    SOFTWARE,
+    VIDEO_TIME_BASE,
+    Library,
+    OpenVideo,
+    VideoCodec,
+    choose_library,
+    open_video,
+)
 
-VideoCodec = Literal["H264", "VP8"]
+__all__ = [
+    "AUDIO_BITRATE",
+    "AUDIO_TIME_BASE",
+    "VIDEO_TIME_BASE",
+    "AudioEncoder",
+    "EncodedPacket",
+    "Stream",
+    "VideoCodec",
+    "VideoEncoder",
+]
+
+logger = logging.getLogger(__name__)
+
 Stream = Literal["audio", "H264", "VP8"]
 
-VIDEO_TIME_BASE = Fraction(1, 90_000)
 AUDIO_TIME_BASE = Fraction(1, SAMPLE_RATE)
 TICKS_PER_VIDEO_PTS = TICKS_PER_SECOND // 90_000
 KEYFRAME_TICKS = TICKS_PER_SECOND
 """A keyframe per second: the longest that a viewer who lost a packet sees a damaged picture."""
+KEYFRAME_GAP_TICKS = TICKS_PER_SECOND // 4
+"""Asked-for keyframes keep this distance: a viewer that asks with every frame cannot spend the others' bits."""
 AUDIO_BITRATE = 128_000
-SINGLE_THREAD_PIXELS = 640 * 480
-"""Below this a frame takes under 5 ms on one core, and slices would only cost bits."""
-
-_LIBRARY = {"H264": "libx264", "VP8": "libvpx"}
-
-
-def video_bitrate(width: int, height: int, frame_rate: float) -> int:
-    """Bits per second that suit a size and rate, from 0.3 to 20 Mb/s.
-
-    A power law through 1.5 Mb/s at 640x360 and 24 fps and about 7 Mb/s at 1920x1080 and 30 fps, the region in
-    which published streaming ladders lie for H.264 with a fast preset.
-    """
-    pixels_per_s = width * height * frame_rate
-    return int(min(20e6, max(0.3e6, 1.5e6 * (pixels_per_s / (640 * 360 * 24)) ** 0.64)))
+REOPEN_SHARE, REOPEN_TICKS = 0.2, 5 * TICKS_PER_SECOND
+"""A library that takes no new bitrate while it runs is opened anew, which costs a keyframe: only for a change of
+so much, and not more often."""
 
 
 @dataclass(frozen=True)
@@ -53,68 +67,94 @@ class EncodedPacket:
 
 
 class VideoEncoder:
-    """One encoded picture stream for all viewers. Follows size and rate changes with a new codec."""
+    """One encoded picture stream for all viewers. Follows size and rate changes with a new codec.
 
-    def __init__(self, codec: VideoCodec) -> None:
+    The library is chosen at the first frame. A hardware one that fails later is left for software, with a warning;
+    `library` tells which it is. Raises av.FFmpegError when software fails, too.
+    """
+
+    def __init__(
+        self,
+        codec: VideoCodec,
+        choose: Callable[[VideoCodec], Library] = choose_library,
+        open_context: OpenVideo = open_video,
+    ) -> None:
         self._codec: VideoCodec = codec
+        self._choose = choose
+        self._open = open_context
+        self._library: Library | None = None
         self._context: VideoCodecContext | None = None
         self._rate = 0.0
-        self._next_keyframe = 0
+        self._nominal = 0
         self._bitrate = 0
+        self._limit: float | None = None
+        self._keyframe_asked = False
+        self._last_keyframe = self._opened = 0
+
+    @property
+    def library(self) -> Library | None:
+        """None before the first frame."""
+        return self._library
 
     @property
     def bitrate(self) -> int:
         """Target in bits per second; 0 before the first frame."""
         return self._bitrate
 
+    def limit(self, bitrate: float | None) -> None:
+        """What the viewers' networks carry; None: no limit. Within bounds, see `shared_bitrate`."""
+        self._limit = bitrate
+
     def encode(self, frame: TimedFrame, segment: int | None, *, keyframe: bool) -> list[EncodedPacket]:
-        """Packets of `frame`, at once: the codecs hold nothing back. `keyframe` asks for one now."""
-        height, width, _ = frame.pixels.shape
-        context = self._context_for(width, height, frame.rate)
+        """Packets of `frame`, at once: the codecs hold nothing back. `keyframe` asks for one, now or as soon as
+        the last one is a quarter of a second old."""
+        if self._library is None:
+            self._library = self._choose(self._codec)
+        self._keyframe_asked |= keyframe
+        try:
+            packets = self._packets(frame, self._library)
+        except av.FFmpegError as error:
+            if not self._library.hardware:
+                raise
+            logger.warning("%s has failed, software takes over: %s", self._library.name, error)
+            self._library, self._context = SOFTWARE[self._codec], None
+            packets = self._packets(frame, self._library)
+        return [EncodedPacket(self._codec, frame.ticks, packet.is_keyframe, segment, packet) for packet in packets]
+
+    def _packets(self, frame: TimedFrame, library: Library) -> list[av.Packet[Any]]:
+        context = self._context_for(frame, library)
         picture = av.VideoFrame.from_ndarray(frame.pixels, format="rgb24").reformat(
-            format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+            format=library.pixel_format, dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
         )
         picture.pts, picture.time_base = frame.ticks // TICKS_PER_VIDEO_PTS, VIDEO_TIME_BASE
-        if keyframe or frame.ticks >= self._next_keyframe:
+        since = frame.ticks - self._last_keyframe
+        asked = self._keyframe_asked and since >= KEYFRAME_GAP_TICKS
+        if asked or since >= KEYFRAME_TICKS or frame.ticks == self._opened:
             picture.pict_type = PictureType.I
-            self._next_keyframe = frame.ticks + KEYFRAME_TICKS
-        return [
-            EncodedPacket(self._codec, frame.ticks, packet.is_keyframe, segment, packet)
-            for packet in context.encode(picture)
-        ]
+            self._last_keyframe, self._keyframe_asked = frame.ticks, False
+        return list(context.encode(picture))
 
-    def _context_for(self, width: int, height: int, rate: float) -> VideoCodecContext:
+    def _context_for(self, frame: TimedFrame, library: Library) -> VideoCodecContext:
+        height, width, _ = frame.pixels.shape
         context = self._context
-        if (
+        same = (
             context is not None
             and (context.width, context.height) == (width, height)
-            and abs(rate - self._rate) < 0.01 * self._rate
-        ):
-            return context
-        self._rate = rate
-        self._bitrate = video_bitrate(width, height, rate)
-        self._next_keyframe = 0
-        self._context = _video_context(self._codec, width, height, rate, self._bitrate)
-        return self._context
+            and abs(frame.rate - self._rate) < 0.01 * self._rate
+        )
+        if not same:
+            self._rate, self._nominal = frame.rate, video_bitrate(width, height, frame.rate)
+        target = shared_bitrate(self._nominal, [self._limit])
+        if context is None or not same or self._needs_reopening(target, frame.ticks, library):
+            context = self._open(library, width, height, frame.rate, target)
+            self._context, self._bitrate, self._opened = context, target, frame.ticks
+        elif library.adjustable and target != self._bitrate:
+            context.bit_rate = self._bitrate = target
+        return context
 
-
-def _video_context(codec: VideoCodec, width: int, height: int, rate: float, bitrate: int) -> VideoCodecContext:
-    """Low latency, no reordering, keyframes only where asked; BT.709 limited range, and it says so."""
-    context = cast(VideoCodecContext, av.CodecContext.create(_LIBRARY[codec], "w"))
-    context.width, context.height, context.pix_fmt = width, height, "yuv420p"
-    context.time_base, context.framerate = VIDEO_TIME_BASE, Fraction(rate).limit_denominator(1001)
-    context.bit_rate = bitrate
-    context.gop_size = 100_000
-    context.thread_count = 1 if width * height <= SINGLE_THREAD_PIXELS else 4
-    context.color_range, context.colorspace = ColorRange.MPEG, Colorspace.ITU709
-    # Half a second of buffer lets a keyframe be a few times larger than the mean without a visible pulse.
-    shared = {"maxrate": str(bitrate * 3 // 2), "bufsize": str(bitrate // 2)}
-    if codec == "H264":
-        x264 = {"preset": "veryfast", "tune": "zerolatency", "profile": "baseline", "forced-idr": "1"}
-        context.options = shared | x264
-    else:
-        context.options = shared | {"deadline": "realtime", "cpu-used": "-6", "lag-in-frames": "0"}
-    return context
+    def _needs_reopening(self, target: int, ticks: int, library: Library) -> bool:
+        changed = abs(target - self._bitrate) > REOPEN_SHARE * self._bitrate
+        return changed and not library.adjustable and ticks - self._opened >= REOPEN_TICKS
 
 
 class AudioEncoder:

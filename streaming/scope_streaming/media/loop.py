@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
@@ -17,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 BACKOFF_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Waits after the first, second, ... failure in a row; the last one repeats."""
+REMEMBERED_TIMES = 4
 PACE_RESOLUTION_S = 0.001
 """Shorter waits are not worth a system call, and rounding can ask for one of 1e-17 s for ever."""
 
@@ -30,6 +33,14 @@ class LoopReport:
     last_segment_s: float
     failures: int
     last_error: str | None
+
+
+def _never_early(work_s: float) -> float:
+    return 0.0
+
+
+def _said(error: BaseException) -> str:
+    return str(error) or type(error).__name__
 
 
 class ChunkLoop:
@@ -54,15 +65,23 @@ class ChunkLoop:
         name: str = "chunk-loop",
         fatal: tuple[type[Exception], ...] = (),
         abandoned: tuple[type[Exception], ...] = (),
+        describe: Callable[[BaseException], str] = _said,
+        early: Callable[[float], float] = _never_early,
     ) -> None:
+        """`describe` makes the sentence of a failure for the report. `early` tells by how many seconds a segment
+        would be begun too early now, from the seconds that the slowest of the last few took until it was there.
+        """
         self._source = source
         self._handoff = handoff
         self._clock = clock
         self._slack = slack
         self._fatal = fatal
         self._abandoned = abandoned
-        # A daemon, so that a process can end while a library does not answer; `stop` is the orderly way.
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._describe = describe
+        self._early = early
+        self._took_s: deque[float] = deque(maxlen=REMEMBERED_TIMES)
+        self._name = name
+        self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
         self._wake = threading.Event()
         self._anchor_s: float | None = None
@@ -77,6 +96,8 @@ class ChunkLoop:
         return self._report
 
     def start(self) -> None:
+        # A daemon, so that a process can end while a library does not answer; `stop` is the orderly way.
+        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         self._thread.start()
 
     def retry(self) -> None:
@@ -92,9 +113,10 @@ class ChunkLoop:
     def stop(self, timeout_s: float) -> bool:
         """`request_stop`, then join. Returns whether the thread has ended within `timeout_s`."""
         self.request_stop()
-        if self._thread.is_alive():
-            self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        thread = self._thread
+        if thread is not None and thread.is_alive():
+            thread.join(timeout_s)
+        return thread is None or not thread.is_alive()
 
     def step(self) -> bool:
         """Wait for a free place and for the pace, then make one segment. False when the loop is over."""
@@ -114,7 +136,7 @@ class ChunkLoop:
         else:
             self._work_s = self._clock.now() - started_s
             self._finishing = segment
-            segment.add_done_callback(self._deliver)
+            segment.add_done_callback(functools.partial(self._deliver, started_s))
         return not self._stopping.is_set()
 
     def _ready(self) -> bool:
@@ -133,13 +155,14 @@ class ChunkLoop:
         self._handoff.release()
         return False
 
-    def _deliver(self, finished: Future[Segment]) -> None:
+    def _deliver(self, started_s: float, finished: Future[Segment]) -> None:
         """Called by whichever thread finishes the segment."""
         error = finished.exception()
         if error is not None:
             self._lose(error)
             return
         segment = finished.result()
+        self._took_s.append(self._clock.now() - started_s)
         with self._reporting:
             done, seconds = self._report, segment.times.seconds
             self._report = LoopReport(done.segments + 1, done.media_s + seconds, seconds, 0, None)
@@ -149,8 +172,11 @@ class ChunkLoop:
         """A segment has failed: tell it, and wait before the next."""
         self._handoff.release()
         if not self._stopping.is_set():
+            before = self._report.last_error
             self._fail(error)
-            logger.error("chunk %d failed", self._report.segments, exc_info=error)
+            # The same failure is told once: the chunk is tried every few seconds, for as long as it takes.
+            level = logging.DEBUG if self._report.last_error == before else logging.ERROR
+            logger.log(level, "chunk %d failed", self._report.segments, exc_info=error)
             self._must_back_off = True
 
     def _run(self) -> None:
@@ -168,7 +194,8 @@ class ChunkLoop:
             media_s = self._report.media_s
             if self._anchor_s is None or now - self._anchor_s > media_s:
                 self._anchor_s = now - media_s
-            wait_s = may_start(media_s, now - self._anchor_s, self._slack())
+            too_early_s = self._early(max(tuple(self._took_s), default=0.0))
+            wait_s = max(too_early_s, may_start(media_s, now - self._anchor_s, self._slack()))
             if wait_s < PACE_RESOLUTION_S:
                 return True
             self._wait(wait_s)
@@ -183,6 +210,6 @@ class ChunkLoop:
             self._wake.clear()
 
     def _fail(self, error: BaseException) -> None:
-        message = str(error) or type(error).__name__
+        message = self._describe(error)
         with self._reporting:
             self._report = replace(self._report, failures=self._report.failures + 1, last_error=message)

@@ -23,6 +23,45 @@ def may_start(media_s: float, elapsed_s: float, slack: float) -> float:
     return max(0.0, media_s / (1 + slack) - elapsed_s)
 
 
+LIVE_MARGIN_S = 0.12
+"""A live chunk is due this long after it came: three frames to encode, and a wake-up that comes late."""
+LIVE_WORK_MARGIN = 1.1
+"""Chunks of one size take the same time to a few percent; the worst of the last few counts."""
+
+
+LIVE_EXTRA_S, LIVE_EXTRA_FOR_S = 0.5, 30.0
+"""A busy machine wakes later than that: a stall widens the margin by its own length, at most by the first, for the
+second."""
+
+
+def live_wait(buffer_s: float, work_s: float, margin_s: float = LIVE_MARGIN_S) -> float:
+    """Seconds to wait before a chunk of live input starts that takes `work_s`, with `buffer_s` left to play.
+
+    A chunk shows what was live when it started, so one that starts early shows old pictures. It starts as late as
+    it can: `margin_s` before it would be too late, and at once where the work takes longer than what is left.
+    """
+    return max(0.0, buffer_s - margin_s - LIVE_WORK_MARGIN * work_s)
+
+
+class LiveMargin:
+    """The margin for `live_wait`: wider for a while after viewers had to wait. One thread at a time."""
+
+    def __init__(self) -> None:
+        self._stalled_s: float | None = None
+        self._extra_s = self._until_s = 0.0
+
+    def seconds(self, stalled_s: float, now_s: float) -> float:
+        """`stalled_s`: how long viewers had to wait since the stream began."""
+        more_s = 0.0 if self._stalled_s is None else stalled_s - self._stalled_s
+        self._stalled_s = stalled_s
+        if more_s > 0:
+            self._extra_s = min(LIVE_EXTRA_S, max(self._extra_s, more_s))
+            self._until_s = now_s + LIVE_EXTRA_FOR_S
+        elif now_s >= self._until_s:
+            self._extra_s = 0.0
+        return LIVE_MARGIN_S + self._extra_s
+
+
 def should_overlap(work_s: float, media_s: float) -> bool:
     """Whether to start a chunk while the one before, of `media_s`, made in `work_s`, is still being finished.
 

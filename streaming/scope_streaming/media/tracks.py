@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import av
-from aiortc import MediaStreamTrack
+from aiortc import MediaStreamTrack, RTCRtpSender
 from aiortc.mediastreams import MediaStreamError
 
 from scope_streaming.media.broadcast import Broadcaster, Subscription, SubscriptionClosedError
 from scope_streaming.media.encoder import Stream
+from scope_streaming.media.feedback import FeedbackListener
 
 
 class BroadcastTrack(MediaStreamTrack):
@@ -25,10 +26,15 @@ class BroadcastTrack(MediaStreamTrack):
         self._broadcaster = broadcaster
         self._stream: Stream | None = "audio" if kind == "audio" else None
         self._subscription: Subscription | None = None
+        self._sender: RTCRtpSender | None = None
 
     def choose(self, stream: Stream) -> None:
         """Which encoding to send; known only after the negotiation."""
         self._stream = stream
+
+    def heed(self, sender: RTCRtpSender) -> None:
+        """The viewer's reports about what `sender` sends shall steer the encoder."""
+        self._sender = sender
 
     async def recv(self) -> av.Packet[Any]:
         """The next encoded packet. Raises MediaStreamError when the track or the broadcast has ended."""
@@ -37,7 +43,7 @@ class BroadcastTrack(MediaStreamTrack):
         if self._stream is None:
             raise MediaStreamError(f"no codec was chosen for the {self.kind} track")
         if self._subscription is None:
-            self._subscription = self._broadcaster.subscribe(self._stream)
+            self._subscription = self._start(self._stream)
         try:
             packet = await self._subscription.next()
         except SubscriptionClosedError as error:
@@ -49,3 +55,9 @@ class BroadcastTrack(MediaStreamTrack):
         super().stop()
         if self._subscription is not None:
             self._broadcaster.unsubscribe(self._subscription)
+
+    def _start(self, stream: Stream) -> Subscription:
+        subscription = self._broadcaster.subscribe(stream)
+        if self._sender is not None:
+            FeedbackListener(self._sender, subscription, self._broadcaster).listen()
+        return subscription
