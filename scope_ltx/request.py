@@ -27,7 +27,8 @@ class ChunkRequest:
     """Everything that decides one chunk: the same request gives the same frames and samples.
 
     `mix` blends several prompts by weight; where it is not empty, `prompt` is only their description.
-    Setting `cancel` abandons the chunk at the next step boundary with `GenerationCancelled`.
+    Setting `cancel` abandons the chunk with `GenerationCancelled`, between two of the model's blocks or before it
+    is decoded.
     """
 
     config: LTX2Config

@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from scope_ltx.models.decode import AudioDecoder, Grid, Latents, VideoDecoder
+from scope_streaming.weights.streams import streams_of
 
 T = TypeVar("T")
 
 
-def own_stream(device: torch.device) -> torch.cuda.Stream | None:
-    """None on the CPU, where work is done when it is asked for."""
-    return torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+def own_stream(device: torch.device, holder: object) -> torch.cuda.Stream | None:
+    """For as long as `holder` lives. None on the CPU, where work is done when it is asked for."""
+    return streams_of(device).lend(holder) if device.type == "cuda" else None
 
 
 class DecodeStage:
@@ -37,7 +38,7 @@ class DecodeStage:
         self._video = video
         self._audio = audio
         self._device = device
-        self._stream = own_stream(device)
+        self._stream = own_stream(device, self)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="decode")
         self._pinned = pinned and self._stream is not None
         self._idle = threading.Event()

@@ -8,6 +8,7 @@ from scope_streaming.weights.engine import CopyEngine, CpuCopyEngine, CudaCopyEn
 from scope_streaming.weights.host import HostMemory, cuda_memory, pageable_memory
 from scope_streaming.weights.plan import ResidencyPlan
 from scope_streaming.weights.ring import SlotRing
+from scope_streaming.weights.run_ahead import OneRunAhead, RunAhead, Unbounded
 
 
 def host_memory(device: torch.device, *, pageable: bool = False) -> HostMemory:
@@ -23,3 +24,7 @@ def slot_ring(plan: ResidencyPlan, device: torch.device) -> SlotRing | None:
     if device.type == "cuda":
         engine = CudaCopyEngine(device, plan.slots)
     return SlotRing(plan.slots, plan.slot_nbytes, device, engine)
+
+
+def run_ahead(device: torch.device) -> RunAhead:
+    return OneRunAhead(device) if device.type == "cuda" else Unbounded()

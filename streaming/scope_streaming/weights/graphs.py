@@ -14,6 +14,8 @@ from typing import Protocol
 
 import torch
 
+from scope_streaming.weights.streams import streams_of
+
 logger = logging.getLogger(__name__)
 
 Launch = Callable[[], None]
@@ -66,7 +68,8 @@ class GraphRunner:
         """`may_capture` is False while another thread may free device memory, which would spoil a capture."""
         self._device = device
         self._may_capture = may_capture
-        self._stream = torch.cuda.Stream(device)
+        self._streams = streams_of(device)
+        self._stream = self._streams.lend(self)
         self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
         self._warm: set[Hashable] = set()
         self._refused: set[Hashable] = set()
@@ -113,7 +116,8 @@ class GraphRunner:
             logger.exception("%s cannot be captured: its kernels are launched one by one", key)
             self._refused.add(key)
             # PyTorch leaves the broken capture's pool open to that stream; another capture there would fail too.
-            self._stream, self._pool = torch.cuda.Stream(self._device), torch.cuda.graph_pool_handle()
+            self._streams.spoil(self._stream)
+            self._stream, self._pool = self._streams.lend(self), torch.cuda.graph_pool_handle()
 
     def _capture(self, launch: Launch) -> torch.cuda.CUDAGraph:
         if not self._graphs:

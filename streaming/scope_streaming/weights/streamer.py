@@ -19,6 +19,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
+from scope_streaming.weights.backend import run_ahead
 from scope_streaming.weights.filling import AHEAD, filled
 from scope_streaming.weights.host import HostMemory, PinningError
 from scope_streaming.weights.layout import BlockLayout, bind, block_tensors, layout_of, views
@@ -35,9 +36,9 @@ are filled side by side."""
 Run = Sequence[tuple[int, Any]]
 """Consecutive blocks with their indices."""
 
-RUN_BLOCKS = 16
-"""Longest run. One graph for a whole model would save nothing more, and a cancelled chunk is abandoned between
-runs: a third of a step."""
+RUN_BLOCKS = 4
+"""Longest run on a device that captures graphs. One for a whole model would save nothing more, and a cancelled
+chunk is abandoned between runs."""
 
 
 class BlockWalk(Protocol):
@@ -64,12 +65,12 @@ class NoWalk:
         raise RuntimeError("the model's blocks have no place on the device")
 
 
-def runs(count: int, alone: frozenset[int]) -> list[range]:
-    """Blocks 0...count-1 cut into runs of at most RUN_BLOCKS; the blocks of `alone` are runs of their own."""
+def runs(count: int, alone: frozenset[int], longest: int = RUN_BLOCKS) -> list[range]:
+    """Blocks 0...count-1 cut into runs of at most `longest`; the blocks of `alone` are runs of their own."""
     cut: list[range] = []
     start = 0
     for index in range(count):
-        if index in alone or index - start == RUN_BLOCKS:
+        if index in alone or index - start == longest:
             if start < index:
                 cut.append(range(start, index))
             start = index
@@ -112,7 +113,9 @@ class BlockStreamer:
         self._in_use: set[int] = set()
         self._sources: dict[int, Tensor] = {}
         self._place = {block: place for place, block in enumerate(plan.streamed)}
-        self._runs = runs(len(self._blocks), frozenset(plan.streamed))
+        # Where nothing is captured, a run has no use.
+        self._runs = runs(len(self._blocks), frozenset(plan.streamed), 1 if device.type == "cpu" else RUN_BLOCKS)
+        self._ahead = run_ahead(device)
         layouts = [layout_of(block_tensors(block)) for block in self._blocks]
         self._check(layouts)
         self._load(layouts, fill)
@@ -132,6 +135,7 @@ class BlockStreamer:
                 yield [(index, self._blocks[index]) for index in run]
             finally:
                 self.release(run[0])
+            self._ahead.queued()
 
     def acquire(self, index: int) -> None:
         """Compute queued from now on may use block `index`."""

@@ -1,0 +1,99 @@
+"""Which model an instance runs, and how it is loaded: on a stream of its own, so that the host's is never busy.
+
+The model's libraries are imported when one is loaded: the host registers every plugin at every start, and a
+library that cannot be imported shall not take the pipeline off its list.
+"""
+
+# ruff: noqa: PLC0415 - imports wait until a model is loaded
+from __future__ import annotations
+
+from collections.abc import Hashable
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import platformdirs
+import torch
+
+from scope_ltx.config import LTX2Config
+from scope_ltx.hosts.scope.options import LoadOptions
+from scope_ltx.manifest import ModelFiles, load_manifest, survey
+from scope_ltx.model_directory import model_directory
+from scope_ltx.models.small import ensure_small_model
+from scope_ltx.request import Chunk, ChunkRequest, Generator
+from scope_streaming.weights.streams import streams_of
+
+SMALL = "small"
+
+
+def find_model(model: str | None, models_dir: Path) -> Path:
+    """The directory of a complete model. Raises CheckpointError that lists what is missing, with the command that
+    downloads it."""
+    if model == SMALL:
+        return ensure_small_model(Path(platformdirs.user_cache_dir("scope-ltx")))
+    hosts = models_dir / load_manifest().plugin.scope.models_directory
+    directory = hosts if model is None else model_directory(Path(model).expanduser())
+    ModelFiles.in_directory(directory)
+    return directory
+
+
+def identity_of(directory: Path, options: LoadOptions) -> Hashable:
+    """What decides the loaded model: files by path, size and time, the device, and how it is run."""
+    files = tuple((file.path, file.nbytes, file.path.stat().st_mtime_ns) for file in survey(directory))
+    upsampler = directory / load_manifest().upsampler.path
+    return (files, upsampler.is_file(), options.device, options.engine)
+
+
+def load_generator(directory: Path, options: LoadOptions, first: LTX2Config) -> Generator:
+    """Raises as `load_pipeline`."""
+    from scope_ltx.pipeline import load_pipeline, resolve_device
+
+    lane = _Lane(resolve_device(options.device))
+    with lane.entered():
+        pipeline = load_pipeline(directory, options.device, options.engine, first)
+    return _OnLane(pipeline, lane)
+
+
+def device_nbytes() -> int:
+    """Device memory that this process's tensors take."""
+    return torch.cuda.memory_allocated() if _uses_cuda() else 0
+
+
+def empty_caches() -> None:
+    """Give memory that nobody uses back to the device."""
+    if _uses_cuda():
+        torch.cuda.empty_cache()
+
+
+class _Lane:
+    """A CUDA stream for everything that a generator does; nothing on the CPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = streams_of(device).lend(self) if device.type == "cuda" else None
+
+    def entered(self) -> AbstractContextManager[object]:
+        return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+
+
+class _OnLane:
+    """A generator on a stream of its own.
+
+    The host's threads use the device's default stream: to bring an input frame to the CPU there would wait for
+    every kernel of the chunk that is being made.
+    """
+
+    def __init__(self, generator: Generator, lane: _Lane) -> None:
+        self._generator = generator
+        self._lane = lane
+
+    def submit(self, request: ChunkRequest) -> Future[Chunk]:
+        with self._lane.entered():
+            return self._generator.submit(request)
+
+    def close(self) -> None:
+        with self._lane.entered():
+            self._generator.close()
+
+
+def _uses_cuda() -> bool:
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
