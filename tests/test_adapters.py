@@ -41,7 +41,8 @@ from tests.fakes.loras import draw_factors, layers_of, write_lora
 
 CPU = torch.device("cpu")
 MIB = 2**20
-STREAMED_MIB = 3.4
+MOST_STREAMED_MIB, STREAMED_MIB = 4.9, 6.3
+"""Of the 9.7 MiB that the blocks take: 4 and 2 blocks of the transformer are streamed."""
 NEVER = threading.Event()
 State = dict[str, Tensor]
 
@@ -229,7 +230,7 @@ def expected(small_model_dir: Path, files: list[Path]) -> Callable[[tuple[float,
 
 
 STRENGTHS = st.tuples(*[st.sampled_from([0.0, 0.7])] * 3)
-PLACES = st.sampled_from([None, 3.0, 3.4, 4.0])
+PLACES = st.sampled_from([None, MOST_STREAMED_MIB, STREAMED_MIB])
 
 
 @settings(max_examples=10)
@@ -302,7 +303,7 @@ def fragile(directory: Path, budget_mib: float | None) -> Fragile:
     return Fragile(Model.of(parts, budget_mib), failing, outside)
 
 
-@pytest.mark.parametrize("budget_mib", [None, 3.1, STREAMED_MIB])
+@pytest.mark.parametrize("budget_mib", [None, MOST_STREAMED_MIB, STREAMED_MIB])
 @pytest.mark.parametrize("where", ["block", "outside"])
 def test_an_error_in_the_middle_goes_back_to_the_set_before(
     small_model_dir: Path, files: list[Path], budget_mib: float | None, where: str
