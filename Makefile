@@ -8,7 +8,7 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(notdir $(CONSTRAINTS))
 
-.PHONY: demo test test-fast check format bench-small clean
+.PHONY: demo test test-fast soak check format bench-small clean
 
 demo: $(READY)
 	$(BIN)/scope-ltx serve --model small
@@ -19,6 +19,11 @@ test: $(READY)
 # Without the tests that pace themselves to the wall clock or drive a browser.
 test-fast: $(READY)
 	$(BIN)/python -m pytest -m "not network and not browser"
+
+# A show of three minutes with a camera, prompts and viewers that come and go; half an hour of it with
+# SCOPE_LTX_SOAK_SECONDS=1800. docs/reliability.md has the result.
+soak: $(READY)
+	$(BIN)/python -m pytest -m slow -s tests/test_soak.py
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from scope_ltx.config import LTX2Config
     from scope_ltx.doctor import DeviceReport
     from scope_ltx.engine import EngineOptions
+    from scope_ltx.hosts.live.chunk_log import LogForm
+    from scope_ltx.hosts.live.options import HostOptions
     from scope_ltx.request import ChunkStats, Generator
     from scope_streaming.media.segment import Segment
 
@@ -45,6 +47,9 @@ class Backend(Protocol):
 
     def check_device(self, device: str) -> None: ...
 
+    def start_logging(self, form: LogForm, level: str) -> None:
+        """Log from `level` on to standard error."""
+
     def model_directory(self, model: str) -> Path: ...
 
     def memory_errors(self) -> tuple[type[Exception], ...]:
@@ -65,6 +70,7 @@ class Backend(Protocol):
         port: int,
         device: str,
         engine: EngineOptions,
+        options: HostOptions,
     ) -> None: ...
 
 
@@ -75,6 +81,11 @@ class LibraryBackend:
         from scope_ltx.doctor import probe_device
 
         return probe_device(device)
+
+    def start_logging(self, form: LogForm, level: str) -> None:
+        from scope_ltx.hosts.live.chunk_log import configure_logging
+
+        configure_logging(form, level)
 
     def check_device(self, device: str) -> None:
         """Only a device that may be absent is worth the seconds that importing torch takes."""
@@ -92,9 +103,11 @@ class LibraryBackend:
 
             return ensure_small_model(Path(platformdirs.user_cache_dir("scope-ltx")))
         from scope_ltx.manifest import ModelFiles
+        from scope_ltx.model_directory import model_directory
 
-        ModelFiles.in_directory(Path(model))
-        return Path(model)
+        directory = model_directory(Path(model))
+        ModelFiles.in_directory(directory)
+        return directory
 
     def memory_errors(self) -> tuple[type[Exception], ...]:
         from scope_streaming.weights.host import PinningError
@@ -123,7 +136,8 @@ class LibraryBackend:
         port: int,
         device: str,
         engine: EngineOptions,
+        options: HostOptions,
     ) -> None:
         from scope_ltx.hosts.live.serve import run_server
 
-        run_server(directory, config, prompt, host, port, device, engine)
+        run_server(directory, config, prompt, host, port, device, engine, options)

@@ -1,4 +1,12 @@
-"""Parameters from a TOML or JSON file and from `name=value` arguments, as one checked configuration."""
+"""Parameters from a TOML or JSON file and from `name=value` arguments, as one checked configuration.
+
+A file may also hold a table "serve" with the options of that command, so that one file starts a server again:
+
+    num_steps = 6
+    [serve]
+    port = 8001
+    prompt = "Waves roll onto a beach at dusk."
+"""
 
 from __future__ import annotations
 
@@ -11,6 +19,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from scope_ltx.config import LTX2Config, describe_problem
+
+SERVE = "serve"
 
 
 def load_config(path: Path | None, overrides: Mapping[str, Any]) -> LTX2Config:
@@ -33,8 +43,26 @@ def load_config(path: Path | None, overrides: Mapping[str, Any]) -> LTX2Config:
 def read_parameters(path: Path) -> dict[str, Any]:
     """The parameters a .toml or .json file holds, unchecked. TOML has no null; JSON has.
 
-    Raises ValueError naming the file when it cannot be read or is no table of parameters.
+    Raises ValueError as `_read_file`.
     """
+    values = _read_file(path)
+    values.pop(SERVE, None)
+    return values
+
+
+def read_serving(path: Path) -> dict[str, Any]:
+    """The options of `serve` that a file holds, by the name of their argument, unchecked.
+
+    Raises ValueError as `_read_file`, and for a [serve] that is no table.
+    """
+    options = _read_file(path).get(SERVE, {})
+    if not isinstance(options, dict):
+        raise ValueError(f"{path}: [{SERVE}] must be a table of options, got a {type(options).__name__}")
+    return {name.replace("-", "_"): value for name, value in options.items()}
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    """Raises ValueError naming the file when it cannot be read or is no table of parameters."""
     if path.suffix not in (".toml", ".json"):
         raise ValueError(f"{path}: a configuration file ends in .toml or .json")
     try:

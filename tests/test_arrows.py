@@ -29,12 +29,12 @@ ALLOWED = {
 }
 ROOMS = (
     {"", "errors", "media_in", "compose", "mode_parameters", "config", "config_file"}
-    | {"engine", "manifest", "catalog", "prompts", "inputs", "request"},
-    {"checkpoints"},
+    | {"engine", "manifest", "catalog", "prompts", "inputs", "request", "model_directory"},
+    {"checkpoints", "download"},
     {"conditioning", "sampling", "models", "lora", "sound_in", "control"},
     {"pipeline"},
     {"session", "sources", "splice", "prompt_mix"},
-    {"hosts"},
+    {"hosts", "plugin"},
     {"cli", "backend", "generate", "clip", "doctor", "inspect_file"},
 )
 """From the ground up. "" is the package's own __init__."""

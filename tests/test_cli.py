@@ -18,6 +18,7 @@ from scope_ltx import cli
 from scope_ltx.checkpoints.reader import CheckpointFile
 from scope_ltx.config import LTX2Config
 from scope_ltx.engine import EngineOptions
+from scope_ltx.hosts.live.options import HostOptions
 from scope_ltx.manifest import ModelFiles, load_manifest
 from scope_ltx.sound_in.track import TrackEnded
 from scope_streaming.media.segment import Segment
@@ -25,7 +26,7 @@ from tests.fakes.cli_backend import FakeBackend, FakeStream, complete_directory
 from tests.fakes.monolith import write_monolith
 from tests.fakes.published import PublishedFiles, write_published
 
-COMMANDS = ("serve", "generate", "doctor", "inspect", "loras", "quantize")
+COMMANDS = ("serve", "generate", "download", "doctor", "inspect", "loras", "quantize")
 SMALL_CLIP = ("--set", "num_frames=9", "--set", "height=64", "--set", "width=32")
 
 
@@ -263,7 +264,7 @@ def test_serve_gets_what_was_asked(tmp_path: Path) -> None:
     assert (config.height, config.num_steps) == (384, 6)  # type: ignore[attr-defined]
     assert backend.served == {
         "directory": Path("models/small"), "prompt": "rain", "host": "127.0.0.1", "port": 9000, "device": "auto",
-        "engine": EngineOptions(),
+        "engine": EngineOptions(), "options": HostOptions(),
     }  # fmt: skip
     assert "note: height 390 became 384" in result.stderr
 
@@ -437,10 +438,7 @@ def test_loras_tells_all_of_one(tmp_path: Path, name: str) -> None:
     assert card.exit_code == 0
     assert card.stdout.startswith("Union Control: Structure from edges")
     assert "  kind       in-context, rank 64\n" in card.stdout
-    assert (
-        f"  download   hf download Lightricks/LTX-2.3-22b-IC-LoRA-Union-Control {UNION} --local-dir "
-        in card.stdout
-    )
+    assert f"  download   scope-ltx download --only-loras --lora union-control --model {tmp_path}\n" in card.stdout
 
 
 UNION = "ltx-2.3-22b-ic-lora-union-control-ref0.5.safetensors"

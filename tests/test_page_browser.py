@@ -307,7 +307,12 @@ async def test_a_lora_is_chosen_by_name_with_what_is_known_of_it(scripted: Scrip
     await expect(row.get_by_label("Strength")).to_have_attribute("placeholder", "1.4")
     await row.get_by_text("How to use it").click()
     await expect(row).to_contain_text("Prompt: Reference sheet: what the panels show.")
-    await eventually(lambda: scripted.live.patches == [{"loras": [{"path": "ingredients", "strength": None}]}])
+    await eventually(
+        lambda: (
+            scripted.live.patches
+            == [{"loras": [{"path": "ingredients", "strength": None, "stage_two_strength": None}]}]
+        )
+    )
     await row.get_by_label("Strength").fill("0.5")
     await scripted.page.keyboard.press("Tab")
     await eventually(lambda: scripted.live.config.loras[0].strength == 0.5)

@@ -125,24 +125,31 @@ async def test_load_parameters_are_set_at_start() -> None:
         assert same.json()["parameters"]["num_steps"] == 4
 
 
-async def test_modes_are_set_and_cleared_and_their_problems_have_a_place() -> None:
-    async with serving(app_of()) as client:
-        pins = [{"path": "a.png"}, {"path": "b.png", "frame_idx": 8, "strength": 0.5}]
-        loras = [{"path": "union-control"}, {"path": "own.safetensors", "strength": 0.7}]
+async def test_modes_are_set_and_cleared_and_their_problems_have_a_place(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("a.png", "b.png", "own.safetensors")]
+    for file in files:
+        file.touch()
+    first, second, own = map(str, files)
+    async with serving(app_of(media=[tmp_path])) as client:
+        pins = [{"path": first}, {"path": second, "frame_idx": 8, "strength": 0.5}]
+        loras = [{"path": "union-control"}, {"path": own, "strength": 0.7}]
         taken = await client.patch(
             "/api/parameters", json={"images": pins, "loras": loras, "control_group": "canny"}
         )
         parameters = taken.json()["parameters"]
-        assert parameters["images"] == [{"path": "a.png", "frame_idx": 0, "strength": 1.0}, pins[1]]
-        assert parameters["loras"] == [{"path": "union-control", "strength": None}, loras[1]]
+        assert parameters["images"] == [{"path": first, "frame_idx": 0, "strength": 1.0}, pins[1]]
+        assert parameters["loras"] == [
+            {"path": "union-control", "strength": None, "stage_two_strength": None},
+            loras[1] | {"stage_two_strength": None},
+        ]
         assert parameters == (await client.get("/api/parameters")).json()
 
-        refused = await client.patch("/api/parameters", json={"i2v_image": "c.png", "continuity": "extend"})
+        refused = await client.patch("/api/parameters", json={"i2v_image": second, "continuity": "extend"})
         assert refused.status_code == 422
         problem = refused.json()["detail"][0]
         assert problem["loc"] == ["body", "images"]
         assert "composite them into one image" in problem["msg"]
-        wrong = await client.patch("/api/parameters", json={"loras": [{"path": "a", "weight": 1}]})
+        wrong = await client.patch("/api/parameters", json={"loras": [{"path": "sync", "weight": 1}]})
         assert wrong.json()["detail"] == [
             {"loc": ["body", "loras", 0, "weight"], "msg": "there is no such parameter"}
         ]
@@ -163,7 +170,7 @@ async def test_the_catalog_tells_what_is_there_and_how_the_rest_is_got(tmp_path:
     present, absent = by_id["union-control"], by_id["ingredients"]
     assert (present["path"], present["download"]) == (str(folder / listed["union-control"].file), None)
     assert absent["path"] is None
-    assert absent["download"].startswith("hf download Lightricks/LTX-2.3-22b-IC-LoRA-Ingredients ")
+    assert absent["download"].startswith("scope-ltx download --only-loras --lora ingredients ")
     assert absent["facts"]["strength"] == {"recommended": 1.4, "low": 1.0, "high": 1.4, "stacked": None}
     assert absent["facts"]["prompt"]["form"] == "two_part"
     assert absent["facts"]["preparation"]["min_frames"] == 121
@@ -299,7 +306,11 @@ async def test_openapi_describes_what_goes_in_and_out() -> None:
         } <= paths.keys()
         sent = paths["/api/parameters"]["patch"]["requestBody"]["content"]["application/json"]["schema"]
         assert sent["properties"].keys() == LTX2Config.model_fields.keys()
-        assert sent["properties"]["loras"]["items"]["properties"].keys() == {"path", "strength"}
+        assert sent["properties"]["loras"]["items"]["properties"].keys() == {
+            "path",
+            "strength",
+            "stage_two_strength",
+        }
         assert "$ref" not in json.dumps(sent)
         assert "application/sdp" in paths["/whep"]["post"]["requestBody"]["content"]
         assert "409" in paths["/whep"]["post"]["responses"]

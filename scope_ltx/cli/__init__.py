@@ -1,4 +1,4 @@
-"""The `scope-ltx` command: serve, generate, loras, inspect, quantize, doctor.
+"""The `scope-ltx` command: serve, generate, loras, inspect, quantize, download, doctor.
 
 Every command imports what it needs when it runs. A mistake of the user's ends with one message and status 2.
 """
@@ -9,6 +9,7 @@ import click
 
 from scope_ltx import __version__
 from scope_ltx.backend import LibraryBackend
+from scope_ltx.cli.downloading import download
 from scope_ltx.cli.files import doctor, inspect, loras, quantize
 from scope_ltx.cli.generating import generate, serve
 
@@ -22,5 +23,5 @@ def main(context: click.Context) -> None:
         context.obj = LibraryBackend()
 
 
-for command in (serve, generate, loras, inspect, quantize, doctor):
+for command in (serve, generate, download, loras, inspect, quantize, doctor):
     main.add_command(command)

@@ -30,7 +30,9 @@ def doctor(backend: Backend, *, model: str, device: str, as_json: bool) -> None:
 def _examined(backend: Backend, model: str) -> Path | str:
     """The directory to look at, complete or not; a sentence when the small model cannot be written."""
     if model != SMALL:
-        return Path(model)
+        from scope_ltx.model_directory import model_directory
+
+        return model_directory(Path(model))
     try:
         return backend.model_directory(model)
     except (ScopeLtxError, OSError) as error:

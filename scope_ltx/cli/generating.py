@@ -10,9 +10,11 @@ from typing import Any
 import click
 
 from scope_ltx.backend import Backend
+from scope_ltx.cli.hosting import host_options, read_host
 from scope_ltx.cli.options import (
     config_options,
     engine_options,
+    log_options,
     model_options,
     prompt_option,
     read_config,
@@ -27,6 +29,8 @@ DEFAULT_PROMPT = "Waves roll onto a beach at dusk, warm light on wet sand, the s
 @model_options
 @engine_options
 @config_options
+@log_options
+@host_options
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0: any free one.")
 @prompt_option(default=DEFAULT_PROMPT, show_default=True, help="What to show and sound like first.")
@@ -39,14 +43,21 @@ def serve(
     device: str,
     config_file: Path | None,
     assignments: tuple[str, ...],
+    log_format: Any,
+    log_level: str,
     host: str,
     port: int,
     prompt: str,
-    **engine: Any,
+    vram_budget_gb: float | None,
+    pageable: bool,
+    acceleration: Any,
+    **access: Any,
 ) -> None:
     """Stream to a browser until interrupted."""
+    backend.start_logging(log_format, log_level)
     config = read_config(config_file, assignments)
-    options = read_engine(**engine)
+    engine = read_engine(vram_budget_gb, pageable, acceleration)
+    options = read_host(host, **access)
     for note in config.adjustments:
         click.echo(f"note: {note}", err=True)
     with user_errors(OSError):
@@ -54,7 +65,9 @@ def serve(
     with user_errors(ValueError):
         backend.check_device(device)
     with user_errors(OSError):
-        backend.serve(directory, config, prompt, host=host, port=port, device=device, engine=options)
+        backend.serve(
+            directory, config, prompt, host=host, port=port, device=device, engine=engine, options=options
+        )
 
 
 @click.command()

@@ -91,13 +91,49 @@ def read_engine(vram_budget_gb: float | None, pageable: bool, acceleration: Any)
         return EngineOptions(vram_budget_gb, pageable, acceleration)
 
 
+def _options_from_file(context: click.Context, option: click.Parameter, value: Path | None) -> Path | None:
+    """The file's table for this command gives what the command line does not."""
+    from scope_ltx.config_file import SERVE, read_serving
+
+    if value is None or context.command.name != SERVE:
+        return value
+    with user_errors(ValueError):
+        given = read_serving(value)
+    known = {parameter.name for parameter in context.command.params} - {option.name, "assignments"}
+    if unknown := sorted(given.keys() - known):
+        raise UserError(f"{value}: [{SERVE}] has no {', '.join(unknown)}: it may have {', '.join(sorted(known))}")
+    context.default_map = given
+    return value
+
+
+def log_options(command: Command) -> Command:
+    """--log-format and --log-level, for what runs for long."""
+    form = click.option(
+        "--log-format",
+        default="text",
+        show_default=True,
+        type=click.Choice(["text", "json"]),
+        help="json: one object per line, one line per chunk.",
+    )
+    level = click.option(
+        "--log-level",
+        default="warning",
+        show_default=True,
+        type=click.Choice(["debug", "info", "warning", "error"]),
+        help="info has one line per chunk.",
+    )
+    return form(level(command))
+
+
 def config_options(command: Command) -> Command:
     """--config and --set, the same for every command that generates."""
     file = click.option(
         "--config",
         "config_file",
         type=click.Path(path_type=Path),
-        help="Parameters as a .toml or .json file.",
+        is_eager=True,
+        callback=_options_from_file,
+        help="Parameters as a .toml or .json file. Its table [serve] holds options of that command.",
     )
     assignment = click.option(
         "--set",

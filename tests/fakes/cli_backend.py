@@ -13,6 +13,7 @@ from scope_ltx.config import LTX2Config
 from scope_ltx.doctor import DeviceReport
 from scope_ltx.engine import EngineOptions
 from scope_ltx.errors import CheckpointError
+from scope_ltx.hosts.live.options import HostOptions
 from scope_ltx.manifest import ModelFiles
 from scope_ltx.request import Chunk, ChunkRequest, ChunkStats
 from scope_streaming.media.segment import Segment
@@ -88,6 +89,9 @@ class FakeBackend:
         if device not in ("auto", "cpu"):
             raise ValueError(f"device {device!r} is not there")
 
+    def start_logging(self, form: str, level: str) -> None:
+        self.logging = (form, level)
+
     def model_directory(self, model: str) -> Path:
         if model != "small":
             raise CheckpointError(Path(model), "no such model directory", advice="Use `--model small`")
@@ -123,6 +127,7 @@ class FakeBackend:
         port: int,
         device: str,
         engine: EngineOptions,
+        options: HostOptions,
     ) -> None:
         self.served = {
             "directory": directory,
@@ -132,4 +137,5 @@ class FakeBackend:
             "port": port,
             "device": device,
             "engine": engine,
+            "options": options,
         }

@@ -14,6 +14,8 @@ from fastapi import FastAPI
 
 from scope_ltx.config import LTX2Config
 from scope_ltx.hosts.live.api import create_app
+from scope_ltx.hosts.live.http_server import http_server
+from scope_ltx.hosts.live.serve import bind
 from scope_ltx.request import Generator
 from scope_streaming.clock import SystemClock
 from tests.fakes.generator import TestCardGenerator
@@ -51,6 +53,20 @@ async def live(**more: Any) -> AsyncIterator[httpx.AsyncClient]:
     async with serving(app_of(**more)) as client:
         await until(client, lambda status: status["state"] == "live")
         yield client
+
+
+@asynccontextmanager
+async def listening(app: FastAPI, **limits: Any) -> AsyncIterator[str]:
+    """The application behind the product's own HTTP server, in this process."""
+    listener = bind("127.0.0.1", 0)
+    server = http_server(app, **limits)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await serving
+        listener.close()
 
 
 async def offer_sdp(*kinds: str, codecs: str | None = None) -> str:

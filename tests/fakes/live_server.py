@@ -1,24 +1,62 @@
-"""The live host with the test-card generator, as a process of its own: prints its URL, ends on a signal."""
+"""The live host with the test-card generator, as a process of its own: prints its URL, ends on a signal.
+
+python -m tests.fakes.live_server --height 192 --width 320 --frames 25 --recordings DIRECTORY
+"""
 
 from __future__ import annotations
 
+import argparse
 import sys
-
-import uvicorn
+import time
+from pathlib import Path
 
 from scope_ltx.config import LTX2Config
 from scope_ltx.hosts.live.api import create_app
+from scope_ltx.hosts.live.garbage import keep_all_there_is
+from scope_ltx.hosts.live.http_server import http_server
 from scope_ltx.hosts.live.serve import bind, url_of
+from scope_ltx.request import Chunk, ChunkRequest
 from scope_streaming.clock import SystemClock
 from tests.fakes.generator import TestCardGenerator
 
 
+class Hanging(TestCardGenerator):
+    """A chunk of the prompt "hang" takes a minute and does not listen, as a device that does not answer."""
+
+    def generate(self, request: ChunkRequest) -> Chunk:
+        if request.prompt == "hang":
+            time.sleep(60)
+        return super().generate(request)
+
+
+def start() -> Hanging:
+    keep_all_there_is()
+    return Hanging()
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser()
+    default = LTX2Config()
+    parser.add_argument("--height", type=int, default=default.height)
+    parser.add_argument("--width", type=int, default=default.width)
+    parser.add_argument("--frames", type=int, default=default.num_frames)
+    parser.add_argument("--recordings", type=Path)
+    parser.add_argument("--uploads", type=Path)
+    parser.add_argument("--base-path", default="")
+    given = parser.parse_args()
     app = create_app(
-        TestCardGenerator, LTX2Config(), "a test card", clock=SystemClock(), nonce="", model="test card"
+        start,
+        LTX2Config(height=given.height, width=given.width, num_frames=given.frames),
+        "a test card",
+        clock=SystemClock(),
+        nonce="",
+        model="test card",
+        recordings=given.recordings,
+        uploads=given.uploads,
+        base_path=given.base_path,
     )
     listener = bind("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none", timeout_graceful_shutdown=1))
+    server = http_server(app)
     sys.stdout.write(url_of(listener) + "\n")
     sys.stdout.flush()
     server.run(sockets=[listener])

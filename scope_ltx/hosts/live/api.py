@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, MutableMapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, MutableMapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,16 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, ValidationError
 
 from scope_ltx import __version__
+from scope_ltx.catalog import load_catalog
 from scope_ltx.config import LTX2Config
+from scope_ltx.hosts.live.access import AccessGuard, AccessPolicy
+from scope_ltx.hosts.live.allowed_paths import AllowedPaths, named_paths
+from scope_ltx.hosts.live.chunk_log import ChunkLog
+from scope_ltx.hosts.live.front_door import BasePath, FrontDoor, HasPlace
+from scope_ltx.hosts.live.ingest import Ingest
 from scope_ltx.hosts.live.loras_api import loras_router
+from scope_ltx.hosts.live.metrics import ChunkMetrics, metrics_router
+from scope_ltx.hosts.live.options import MAX_VIEWERS
 from scope_ltx.hosts.live.problems import (
     BadFieldsError,
     ProblemError,
@@ -25,14 +33,20 @@ from scope_ltx.hosts.live.problems import (
     refusals,
 )
 from scope_ltx.hosts.live.prompt_api import prompt_router
-from scope_ltx.hosts.live.stream import LiveStream, StreamState
-from scope_ltx.hosts.live.viewers import MAX_VIEWERS, Viewers
+from scope_ltx.hosts.live.recording import Recorder
+from scope_ltx.hosts.live.recording_api import recording_router
+from scope_ltx.hosts.live.status_api import status_router
+from scope_ltx.hosts.live.stream import LiveStream
+from scope_ltx.hosts.live.uploads import UploadStore
+from scope_ltx.hosts.live.uploads_api import uploads_router
+from scope_ltx.hosts.live.viewers import Viewers
 from scope_ltx.hosts.live.whep import whep_router
+from scope_ltx.hosts.live.whip import whip_router
 from scope_ltx.request import Generator
 from scope_streaming.clock import Clock
 
 PAGE = Path(__file__).parent / "page"
-_CODEC_NAMES = {"H264": "H.264", "VP8": "VP8"}
+ANYBODY = AccessPolicy()
 
 
 class PageFiles(StaticFiles):
@@ -54,29 +68,6 @@ class Updated(BaseModel):
     adjustments: tuple[str, ...]
 
 
-class Status(BaseModel):
-    """`chunk` and `prompt` are on air, null before the first. `bitrate` is bits per second of one viewer."""
-
-    state: StreamState
-    chunk: int | None
-    real_time_factor: float | None
-    buffer_s: float
-    stalls: int
-    stall_s: float
-    viewers: int
-    video_codec: str | None
-    bitrate: int
-    prompt: str | None
-    notes: tuple[str, ...]
-    last_error: str | None
-    model: str
-    uptime_s: float
-
-
-class Health(BaseModel):
-    status: str
-
-
 def create_app(
     start: Callable[[], Generator],
     config: LTX2Config,
@@ -87,14 +78,26 @@ def create_app(
     model: str,
     models: Path | None = None,
     max_viewers: int = MAX_VIEWERS,
+    uploads: Path | None = None,
+    recordings: Path | None = None,
+    media: Sequence[Path] = (),
+    access: AccessPolicy = ANYBODY,
+    base_path: str = "",
 ) -> FastAPI:
     """The application. It answers at once; `start` loads the model on the generation thread meanwhile.
 
     `nonce` makes this run's random seeds its own, `model` is the name that the page shows, `models` the directory
-    in which LoRAs are looked for. Raises ValueError for an empty prompt.
+    in which LoRAs are looked for. `uploads` and `recordings` are directories of its own (None: it takes none);
+    requests may name files there, below `media` and among the LoRAs. `base_path`: see `front_door`. Raises
+    ValueError for an empty prompt.
     """
-    stream = LiveStream(start, config, prompt, clock, nonce)
+    metrics = ChunkMetrics()
+    stream = LiveStream(start, config, prompt, clock, nonce, (metrics, ChunkLog()))
     viewers = Viewers(stream.broadcaster, max_viewers=max_viewers)
+    ingest = Ingest(stream.session, lambda: (stream.session.config.height, stream.session.config.width))
+    store = UploadStore(uploads, lambda: named_paths(stream.session.config)) if uploads else None
+    recorder = Recorder(stream.broadcaster, recordings) if recordings else None
+    paths = AllowedPaths(uploads, models, media, load_catalog(), config)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -102,22 +105,56 @@ def create_app(
         try:
             yield
         finally:
+            if recorder is not None:
+                await recorder.close()
             await viewers.close()
             await stream.close()
 
-    app = FastAPI(title="scope-ltx live", version=__version__, lifespan=lifespan)
-    app.add_exception_handler(ProblemError, answer_problem)
-    app.add_exception_handler(BadFieldsError, answer_bad_fields)
-    app.include_router(_parameter_router(stream))
+    places = {"/": _always, "/whip": lambda: ingest.has_place, "/whep": lambda: len(viewers) < max_viewers}
+    app = _bare_app(lifespan, access, base_path, places)
+    app.include_router(_parameter_router(stream, paths))
     app.include_router(prompt_router(stream))
     app.include_router(loras_router(models))
-    app.include_router(_status_router(stream, viewers, model))
+    app.include_router(status_router(stream, viewers, ingest, recorder, model, uploads=store is not None))
+    if store is not None:
+        app.include_router(uploads_router(store))
+    if recorder is not None:
+        app.include_router(recording_router(recorder))
+    app.include_router(metrics_router(metrics, stream, viewers, model))
     app.include_router(whep_router(stream, viewers))
+    app.include_router(whip_router(ingest))
     app.mount("/", PageFiles(directory=PAGE, html=True), name="page")
     return app
 
 
-def _parameter_router(stream: LiveStream) -> APIRouter:
+def _bare_app(
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
+    access: AccessPolicy,
+    base_path: str,
+    places: Mapping[str, HasPlace],
+) -> FastAPI:
+    """What comes before the routes, and the form of refusals."""
+    # Its own pages of documentation load their scripts from elsewhere.
+    app = FastAPI(title="scope-ltx live", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    # The last one added is the first to see a request.
+    app.add_middleware(FrontDoor, base=base_path, places=places)
+    app.add_middleware(AccessGuard, policy=access, open_files=page_paths())
+    app.add_middleware(BasePath, base=base_path)
+    app.add_exception_handler(ProblemError, answer_problem)
+    app.add_exception_handler(BadFieldsError, answer_bad_fields)
+    return app
+
+
+def _always() -> bool:
+    return True
+
+
+def page_paths() -> list[str]:
+    """The page's own files, as a browser asks for them."""
+    return ["/", *(f"/{path.relative_to(PAGE).as_posix()}" for path in PAGE.rglob("*") if path.is_file())]
+
+
+def _parameter_router(stream: LiveStream, paths: AllowedPaths) -> APIRouter:
     router = APIRouter(prefix="/api", tags=["control"])
     session = stream.session
     load_parameters = LTX2Config.parameters("load")
@@ -139,7 +176,9 @@ def _parameter_router(stream: LiveStream) -> APIRouter:
     )
     async def update(request: Request) -> Updated:
         """Change some parameters, all or none. They apply to the next chunk that starts."""
-        changes = await read_json_object(request)
+        changes, forbidden = paths.checked(await read_json_object(request))
+        if forbidden:
+            raise BadFieldsError(forbidden)
         held = session.config
         fixed = [name for name in load_parameters if changes.get(name, getattr(held, name)) != getattr(held, name)]
         if fixed:
@@ -153,46 +192,5 @@ def _parameter_router(stream: LiveStream) -> APIRouter:
             raise BadFieldsError.of(error) from error
         stream.retry()
         return Updated(parameters=config, adjustments=config.adjustments)
-
-    return router
-
-
-def _status_router(stream: LiveStream, viewers: Viewers, model: str) -> APIRouter:
-    router = APIRouter(tags=["status"])
-
-    @router.get("/api/status")
-    async def status() -> Status:
-        """How the stream is doing; cheap enough to ask for every second."""
-        report = stream.broadcaster.report
-        codecs = [_CODEC_NAMES[codec] for codec in report.codecs]
-        return Status(
-            state=stream.state,
-            chunk=report.segment,
-            real_time_factor=stream.real_time_factor,
-            buffer_s=stream.buffer_s,
-            stalls=report.stalls,
-            stall_s=report.stall_s,
-            viewers=len(viewers),
-            video_codec=", ".join(codecs) or None,
-            bitrate=report.bitrate,
-            prompt=None if report.segment is None else stream.session.prompt_of(report.segment),
-            notes=stream.session.last_notes,
-            last_error=stream.last_error,
-            model=model,
-            uptime_s=stream.uptime_s,
-        )
-
-    @router.get("/healthz")
-    async def healthz() -> Health:
-        """The process answers."""
-        return Health(status="alive")
-
-    @router.get("/readyz", responses=refusals(503))
-    async def readyz() -> Health:
-        """A viewer would see something: at least one chunk was made."""
-        if not stream.broadcaster.started:
-            detail = stream.last_error or "no chunk was made yet"
-            raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": "2"})
-        return Health(status="ready")
 
     return router

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 MAX_JSON_BYTES = 64 * 1024
+BODY_S = 10.0
+"""For bodies of at most 256 KiB: 200 kbit/s would do."""
 Responses = dict[int | str, dict[str, Any]]
 
 
@@ -116,14 +119,20 @@ def require_media_type(request: Request, expected: str) -> None:
 
 
 async def read_body(request: Request, limit_nbytes: int) -> bytes:
-    """The whole body. Raises ProblemError 413 as soon as it is longer than `limit_nbytes`."""
+    """The whole body. Raises ProblemError 413 as soon as it is longer than `limit_nbytes`, 408 when it takes more
+    than BODY_S."""
     body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > limit_nbytes:
-            raise ProblemError(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body may have at most {limit_nbytes} bytes"
-            )
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > limit_nbytes:
+                    raise ProblemError(
+                        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the body may have at most {limit_nbytes} bytes"
+                    )
+    except TimeoutError as error:
+        detail = f"the body was not there after {BODY_S:g} s: send it again"
+        raise ProblemError(HTTPStatus.REQUEST_TIMEOUT, detail, {"Connection": "close"}) from error
     return bytes(body)
 
 

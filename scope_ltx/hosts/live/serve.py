@@ -9,16 +9,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
-import uvicorn
+import platformdirs
 
 from scope_ltx.config import LTX2Config
 from scope_ltx.engine import DEFAULT_ENGINE, EngineOptions
+from scope_ltx.hosts.live.access import AccessPolicy
 from scope_ltx.hosts.live.api import create_app
+from scope_ltx.hosts.live.garbage import keep_all_there_is
+from scope_ltx.hosts.live.http_server import http_server
+from scope_ltx.hosts.live.options import DEFAULT_HOST, HostOptions
 from scope_ltx.request import Generator
 from scope_streaming.clock import SystemClock
 
-GRACE_S = 1
-"""Open requests get this long at shutdown; with the stream's own stop it stays below two seconds."""
+NAME = "scope-ltx"
+"""Of this program's directories among the user's."""
 
 
 def run_server(
@@ -29,24 +33,40 @@ def run_server(
     port: int,
     device: str,
     engine: EngineOptions = DEFAULT_ENGINE,
+    options: HostOptions = DEFAULT_HOST,
     announce: Callable[[str], None] = click.echo,
 ) -> None:
     """Serve until SIGINT or SIGTERM. `announce` gets the URL once, as soon as the port answers.
 
-    Port 0 takes a free one. Raises OSError when the address cannot be bound, ValueError for an empty prompt.
+    Port 0 takes a free one. Raises OSError when the address cannot be bound, ValueError for an empty prompt and
+    for a host that needs a token and has none.
     """
 
     def start() -> Generator:
         # Imported on the generation thread: torch takes seconds, and the page should answer at once.
         from scope_ltx.pipeline import load_pipeline  # noqa: PLC0415
 
-        return load_pipeline(model_dir, device, engine, config)
+        pipeline = load_pipeline(model_dir, device, engine, config)
+        keep_all_there_is()
+        return pipeline
 
-    app = create_app(start, config, prompt, clock=SystemClock(), nonce=secrets.token_hex(8), model=model_dir.name)
+    app = create_app(
+        start,
+        config,
+        prompt,
+        clock=SystemClock(),
+        nonce=secrets.token_hex(8),
+        model=model_dir.name,
+        models=model_dir,
+        max_viewers=options.max_viewers,
+        uploads=options.upload_dir or platformdirs.user_cache_path(NAME) / "uploads",
+        recordings=options.record_dir or platformdirs.user_videos_path() / NAME,
+        media=options.media_dirs,
+        access=AccessPolicy.of(host, options.token, options.origins),
+        base_path=options.base_path,
+    )
     with bind(host, port) as listener:
-        server = uvicorn.Server(
-            uvicorn.Config(app, log_level="warning", ws="none", timeout_graceful_shutdown=GRACE_S)
-        )
+        server = http_server(app)
         announce(url_of(listener))
         # uvicorn raises the signal again when it is done: Ctrl-C is the ordinary end here, not an error.
         with contextlib.suppress(KeyboardInterrupt):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Literal
+from typing import Literal, Protocol
 
 from scope_ltx.config import LTX2Config
 from scope_ltx.errors import GenerationCancelled, ScopeLtxError
+from scope_ltx.hosts.live.chunk_log import MadeChunk
+from scope_ltx.hosts.live.explain import explained
 from scope_ltx.request import Chunk, ChunkRequest, Generator
 from scope_ltx.session import Session
 from scope_ltx.sound_in.track import TrackEnded
@@ -17,6 +19,7 @@ from scope_streaming.clock import Clock
 from scope_streaming.media.broadcast import Broadcaster
 from scope_streaming.media.handoff import Handoff
 from scope_streaming.media.loop import ChunkLoop
+from scope_streaming.media.pacing import LiveMargin, live_wait
 from scope_streaming.media.segment import Segment
 
 logger = logging.getLogger(__name__)
@@ -28,6 +31,17 @@ STOP_TIMEOUT_S = 1.5
 
 class ModelLoadError(ScopeLtxError):
     """The model could not be loaded, so there will be no stream."""
+
+
+class ChunkObserver(Protocol):
+    """Is told of every chunk, by whichever thread finishes it; of prompts by the event loop. Must be quick."""
+
+    def made(self, chunk: MadeChunk) -> None: ...
+
+    def failed(self, error: BaseException) -> None: ...
+
+    def prompt_shown(self, seconds: float) -> None:
+        """A new prompt is on air, so long after it came."""
 
 
 class LoadingGenerator:
@@ -60,26 +74,38 @@ class LiveStream:
     """
 
     def __init__(
-        self, start: Callable[[], Generator], config: LTX2Config, prompt: str, clock: Clock, nonce: str
+        self,
+        start: Callable[[], Generator],
+        config: LTX2Config,
+        prompt: str,
+        clock: Clock,
+        nonce: str,
+        observers: Sequence[ChunkObserver] = (),
     ) -> None:
+        self._observers = tuple(observers)
         self._generator = LoadingGenerator(start)
         self.session = Session(self._generator, config, prompt, nonce)
         self._clock = clock
+        self._live_margin = LiveMargin()
         self._handoff: Handoff[Segment] = Handoff()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="media-encoder")
-        self.broadcaster = Broadcaster(self._handoff, clock, self._executor)
+        self.broadcaster = Broadcaster(self._handoff, clock, self._executor, self._on_air)
         self._loop = ChunkLoop(
-            self.session.begin_segment,
+            self._begin_segment,
             self._handoff,
             clock,
             lambda: self.session.config.realtime_pacing_slack,
             name="generation",
             fatal=(ModelLoadError, TrackEnded),
             abandoned=(GenerationCancelled,),
+            describe=explained,
+            early=self._early_s,
         )
         self._playing: asyncio.Task[None] | None = None
         self._opened_s = clock.now()
         self._failure: str | None = None
+        self._asked_prompt = self.session.prompt
+        self._asked_s: float | None = None
 
     @property
     def state(self) -> StreamState:
@@ -95,7 +121,7 @@ class LiveStream:
     @property
     def buffer_s(self) -> float:
         """Seconds that can be played from what is made: on its way to viewers, and waiting in the hand-off."""
-        return self.broadcaster.report.buffer_s + len(self._handoff) * self._loop.report.last_segment_s
+        return self.broadcaster.buffer_s + len(self._handoff) * self._loop.report.last_segment_s
 
     @property
     def uptime_s(self) -> float:
@@ -110,7 +136,9 @@ class LiveStream:
         return report.last_segment_s / stats.busy_s
 
     def retry(self) -> None:
-        """Parameters have changed: what failed is tried again now."""
+        """Parameters or prompts have changed: what failed is tried again now."""
+        if (prompt := self.session.prompt) != self._asked_prompt:
+            self._asked_prompt, self._asked_s = prompt, self._clock.now()
         self._loop.retry()
 
     def open(self) -> None:
@@ -130,6 +158,45 @@ class LiveStream:
         else:
             logger.warning("the generation thread is still busy after %.1f s", STOP_TIMEOUT_S)
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _early_s(self, work_s: float) -> float:
+        """On the generation thread. Live pictures are old as soon as they wait; all else may be made ahead."""
+        margin_s = self._live_margin.seconds(self.broadcaster.stall_s, self._clock.now())
+        return live_wait(self.buffer_s, work_s, margin_s) if self.session.live else 0.0
+
+    def _begin_segment(self) -> Future[Segment]:
+        try:
+            segment = self.session.begin_segment()
+        except Exception as error:
+            self._tell_failed(error)
+            raise
+        segment.add_done_callback(self._finished)
+        return segment
+
+    def _finished(self, finished: Future[Segment]) -> None:
+        error = finished.exception()
+        if error is not None:
+            self._tell_failed(error)
+            return
+        segment, stats = finished.result(), self.session.last_stats
+        assert stats is not None
+        prompt = self.session.prompt_of(segment.index) or ""
+        made = MadeChunk(segment.index, segment.times.seconds, stats, prompt, self.session.last_notes)
+        for observer in self._observers:
+            observer.made(made)
+
+    def _tell_failed(self, error: BaseException) -> None:
+        if isinstance(error, GenerationCancelled | TrackEnded):
+            return
+        for observer in self._observers:
+            observer.failed(error)
+
+    def _on_air(self, index: int) -> None:
+        if self._asked_s is None or self.session.prompt_of(index) != self._asked_prompt:
+            return
+        seconds, self._asked_s = self._clock.now() - self._asked_s, None
+        for observer in self._observers:
+            observer.prompt_shown(seconds)
 
     async def _play(self) -> None:
         try:

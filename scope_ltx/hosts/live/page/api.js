@@ -1,5 +1,7 @@
 // The server's HTTP endpoints. Relative to the page, so that it also works behind a path prefix.
 
+import { token } from "./token.js";
+
 const TIMEOUT_MS = 8000;
 
 /** An answer that is no success. `message` is the server's own sentence; `fields` maps a field to its sentence. */
@@ -26,36 +28,51 @@ function retryAfter(response) {
 
 /** Reads problem+json (`title`, `detail`) and the list form of 422 (`detail: [{loc, msg}]`). */
 export async function errorOf(response) {
-  const options = { status: response.status, retryAfter: retryAfter(response) };
-  const text = await response.text();
+  return errorIn(await response.text(), { status: response.status, retryAfter: retryAfter(response) });
+}
+
+/** The error that a body of an answer tells. */
+export function errorIn(text, options) {
   let body = null;
   try {
     body = JSON.parse(text);
   } catch {
-    // A proxy in between answers with HTML: its status line says more to a person than its markup.
-    return new ApiError(`The server answered ${response.status} ${response.statusText}`.trim(), options);
+    // A proxy in between answers with HTML: its status says more to a person than its markup.
+    return new ApiError(`The server answered ${options.status}.`, options);
   }
   if (Array.isArray(body?.detail)) {
     options.fields = body.detail.map(({ loc, msg }) => ({ loc: loc ?? [], message: msg }));
     return new ApiError(body.detail.map(({ msg }) => msg).join(" "), options);
   }
-  const sentence = body?.detail || body?.title || `The server answered ${response.status}`;
+  const sentence = body?.detail || body?.title || `The server answered ${options.status}`;
   return new ApiError(String(sentence), options);
 }
 
-/** `fetch` that fails with an ApiError in every case: no connection, no answer in time, no success. */
-export async function request(path, { method = "GET", body, headers = {}, ...rest } = {}) {
-  let response;
+/** `fetch` that fails with an ApiError in every case: no connection, no answer in time, no success. Where the server
+ *  wants a token, it asks for one and tries again. */
+export async function request(path, options = {}) {
+  for (;;) {
+    const used = token.value;
+    const response = await attempt(path, options);
+    if (response.status !== 401) {
+      if (!response.ok) throw await errorOf(response);
+      return response;
+    }
+    // Another request's refusal may have been answered meanwhile.
+    if (token.value === used) await token.ask();
+  }
+}
+
+async function attempt(path, { method = "GET", body, headers = {}, ...rest }) {
   try {
-    response = await fetch(apiUrl(path), {
-      method, body, headers, cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS), ...rest,
+    return await fetch(apiUrl(path), {
+      method, body, headers: { ...headers, ...token.headers }, cache: "no-store",
+      signal: AbortSignal.timeout(TIMEOUT_MS), ...rest,
     });
   } catch (error) {
     const why = error.name === "TimeoutError" ? "did not answer in time" : "cannot be reached";
     throw new ApiError(`The server ${why}.`);
   }
-  if (!response.ok) throw await errorOf(response);
-  return response;
 }
 
 async function json(path, method = "GET", body = undefined) {
@@ -75,4 +92,9 @@ export const api = {
   sendBlend: (prompts, chunks) => json("api/prompt", "POST", { prompts, transition_chunks: chunks }),
   loras: () => json("api/loras"),
   status: () => json("api/status"),
+  startRecording: () => json("api/recording", "POST"),
+  /** Answers when the file is complete. */
+  stopRecording: () => json("api/recording", "DELETE"),
+  recordings: () => json("api/recordings"),
+  recording: async (name) => (await request(`api/recordings/${name}`, { signal: null })).blob(),
 };

@@ -2,9 +2,14 @@
 
 import { ApiError, api } from "./api.js";
 import { ControlPanel } from "./controls.js";
+import { Graphs } from "./graphs.js";
+import { Recording, snapshot } from "./keep.js";
 import { LoraCatalog } from "./loras.js";
 import { ParameterSync } from "./parameters.js";
 import { PromptBox } from "./prompt.js";
+import { PromptQueue } from "./queue.js";
+import { SeedLock } from "./seed.js";
+import { Sources } from "./sources.js";
 import { Stage } from "./stage.js";
 import { StatusLine } from "./status.js";
 import { Toasts } from "./toasts.js";
@@ -19,7 +24,14 @@ const stage = new Stage(find("stage"));
 const line = new StatusLine({ line: find("status"), badge: find("badge"), model: find("model"), notes: find("notes") });
 const prompt = new PromptBox(find("composer"), { ...api, toasts });
 const panel = new ControlPanel(find("controls"), (name, value) => sync.change(name, value));
-const sync = new ParameterSync({ panel, toasts });
+const sources = new Sources(find("sources"), (changes) => sync.changeAll(changes));
+const seed = new SeedLock({ lock: find("seed-lock"), roll: find("seed-roll") }, (changes) => sync.changeAll(changes));
+const sync = new ParameterSync({
+  panel, toasts, onParameters: (parameters) => { sources.show(parameters); seed.show(parameters); },
+});
+const queue = new PromptQueue(find("queue"), { box: find("prompt"), send: (text) => prompt.sendNext(text), toasts });
+const recording = new Recording({ button: find("record"), list: find("recorded"), folder: find("recordings") }, { api, toasts });
+const graphs = new Graphs(find("graphs"));
 
 let connection = { state: "connecting" };
 let status = null;
@@ -91,9 +103,15 @@ async function poll() {
   // A stopped stream says its reason over the whole picture: once is enough.
   if (problem && problem !== lastError && status.state !== "error") toasts.show(problem, "error");
   lastError = problem;
-  prompt.onAir(status?.state === "live" && !unreachable ? status.prompt : null);
+  const answer = unreachable ? null : status;
+  const playing = answer?.state === "live" ? answer.prompt : null;
+  prompt.onAir(playing);
+  queue.onAir(answer?.chunk ?? null, playing);
+  recording.show(answer);
+  document.body.classList.toggle("no-uploads", status !== null && !status.uploads);
   const received = viewer.pc ? await receivedVideo(viewer.pc) : null;
-  line.show(unreachable ? null : status, received);
+  line.show(answer, received);
+  graphs.add(answer, received);
   show();
 }
 
@@ -125,8 +143,11 @@ async function keepPolling() {
 }
 
 find("retry").addEventListener("click", () => viewer.retryNow());
+find("snapshot").addEventListener("click", () => snapshot(stage.video, toasts));
+// Parts that have no messages of their own tell what went wrong up here.
+document.addEventListener("problem", ({ detail }) => toasts.error(detail));
 window.addEventListener("online", () => viewer.retryNow());
-window.addEventListener("pagehide", () => viewer.stop());
+window.addEventListener("pagehide", () => { viewer.stop(); sources.webcam.stop(); });
 // A page that comes back from the back-forward cache has a closed connection: start anew.
 window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
 

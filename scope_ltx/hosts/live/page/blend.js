@@ -16,19 +16,24 @@ const ROWS = {
 export class Blend {
   constructor(root) {
     this.weight = root.querySelector("#blend-weight");
-    this.chunks = root.querySelector("#blend-chunks");
+    this.fade = root.querySelector("#blend-chunks");
     this.state = root.querySelector("#blend-state");
     this.rows = rows(ROWS, "blend-prompts");
     root.querySelector("#blend-rows").append(...this.rows.nodes);
     for (const event of ["input", "change"]) {
-      for (const node of [this.chunks, ...this.rows.nodes]) node.addEventListener(event, () => this.#show());
+      for (const node of [this.fade, ...this.rows.nodes]) node.addEventListener(event, () => this.#show());
     }
+  }
+
+  /** Over how many chunks a prompt takes over; 0 for at once, and for what is no number. */
+  chunks() {
+    return this.fade.checkValidity() ? Number(this.fade.value) : 0;
   }
 
   /** {prompts, chunks} with `prompt` first, or null when it is to stand alone at once. Throws a RangeError. */
   read(prompt) {
     const others = this.rows.read();
-    const chunks = readNumber(this.chunks, { nullable: true }) ?? 0;
+    const chunks = readNumber(this.fade, { nullable: true }) ?? 0;
     if (!others.length && chunks === 0) return null;
     const weight = others.length ? readNumber(this.weight, { nullable: false }) : 1;
     return { prompts: [{ text: prompt, weight }, ...others], chunks };
@@ -37,7 +42,7 @@ export class Blend {
   /** What will be sent, also while this is folded. */
   #show() {
     const others = this.rows.count();
-    const chunks = Number(this.chunks.value);
+    const chunks = Number(this.fade.value);
     const parts = [];
     if (others) parts.push(`${others + 1} prompts`);
     if (chunks > 0) parts.push(`over ${chunks} chunks`);

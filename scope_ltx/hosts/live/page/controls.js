@@ -43,7 +43,7 @@ class Field {
     head.append(label, this.reset);
     const body = document.createElement("div");
     body.className = "body";
-    body.append(...this.widget.nodes);
+    body.append(...this.widget.nodes, ...(this.widget.extra ?? []));
     this.message = document.createElement("p");
     this.message.className = "message";
     this.message.id = `${id}-message`;

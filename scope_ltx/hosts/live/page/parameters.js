@@ -11,9 +11,16 @@ export class ParameterSync {
   #timer = null;
   #busy = false;
 
-  constructor({ panel, toasts }) {
+  /** `onParameters` is called with all of them whenever the server has told them. */
+  constructor({ panel, toasts, onParameters }) {
     this.panel = panel;
     this.toasts = toasts;
+    this.onParameters = onParameters;
+  }
+
+  /** Several that belong together travel together. */
+  changeAll(changes) {
+    for (const [name, value] of Object.entries(changes)) this.change(name, value);
   }
 
   change(name, value) {
@@ -26,7 +33,12 @@ export class ParameterSync {
   async refresh() {
     if (this.#busy || this.#waiting()) return;
     const parameters = await api.parameters();
-    if (!this.#busy && !this.#waiting()) this.panel.showAll(parameters);
+    if (!this.#busy && !this.#waiting()) this.#show(parameters);
+  }
+
+  #show(parameters) {
+    this.panel.showAll(parameters);
+    this.onParameters(parameters);
   }
 
   #waiting() {
@@ -58,7 +70,7 @@ export class ParameterSync {
       // Changed again meanwhile: the newer value is on its way and must not be overwritten.
       if (!(name in this.#pending)) this.panel.settle(name, parameters[name]);
     }
-    this.panel.showAll(parameters);
+    this.#show(parameters);
     for (const sentence of adjustments) this.#explain(sentence);
     // What did not fit may fit now. A select would not send the value that it shows already.
     this.#pending = { ...this.#unfit, ...this.#pending };

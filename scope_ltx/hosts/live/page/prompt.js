@@ -44,6 +44,16 @@ export class PromptBox {
     this.#show();
   }
 
+  /** Sends `text` with the fade that is set and without others blended in. Resolves with it as the server calls it. */
+  async sendNext(text) {
+    const chunks = this.blend.chunks();
+    const answer = chunks ? await this.sendBlend([{ text, weight: 1 }], chunks) : await this.sendPrompt(text);
+    this.#before = chunks ? this.#playing : null;
+    this.#queued = answer.prompt === this.#playing ? null : answer.prompt;
+    this.#show();
+    return answer.prompt;
+  }
+
   async #submit() {
     const prompt = this.box.value.trim();
     if (prompt === "") {

@@ -1,10 +1,9 @@
 // A WHEP viewer: one offer, one answer, sound and picture in, and again after every loss.
 
 import { ApiError, request } from "./api.js";
+import { connected, ended, gathered } from "./rtc.js";
+import { token } from "./token.js";
 
-const GATHER_LIMIT_MS = 2000; // a VPN or dead interface can hold gathering for 10 s and more
-const DISCONNECTED_LIMIT_MS = 4000; // the browser itself gives up only after 15 to 30 s
-const CONNECT_LIMIT_MS = 12000;
 const BACKOFF_S = [0.5, 1, 2, 4, 8];
 const JITTER_BUFFER_MS = 150; // the stream is seconds behind its prompt anyway: trade delay for steadiness
 
@@ -14,50 +13,6 @@ export function askForStereo(sdp) {
   if (!opus) return sdp;
   const line = new RegExp(`^a=fmtp:${opus[1]} (?!.*stereo=1)([^\\r\\n]*)`, "m");
   return sdp.replace(line, `a=fmtp:${opus[1]} $1;stereo=1`);
-}
-
-/** Waits for every candidate: the answer has to be complete, as the server does not trickle. */
-function gathered(pc) {
-  return new Promise((resolve) => {
-    const done = () => { if (pc.iceGatheringState === "complete") resolve(); };
-    pc.addEventListener("icegatheringstatechange", done);
-    setTimeout(resolve, GATHER_LIMIT_MS);
-    done();
-  });
-}
-
-/** Resolves with "connected" or rejects when the connection does not come up in time. */
-function connected(pc) {
-  return new Promise((resolve, reject) => {
-    const fail = () => reject(new ApiError("The media connection could not be made."));
-    const timer = setTimeout(fail, CONNECT_LIMIT_MS);
-    const look = () => {
-      if (pc.connectionState === "connected") { clearTimeout(timer); resolve(); }
-      if (["failed", "closed"].includes(pc.connectionState)) { clearTimeout(timer); fail(); }
-    };
-    pc.addEventListener("connectionstatechange", look);
-    look();
-  });
-}
-
-/** Resolves when an established connection is over. */
-function ended(pc) {
-  return new Promise((resolve) => {
-    let timer = null;
-    const look = () => {
-      clearTimeout(timer);
-      if (["failed", "closed"].includes(pc.connectionState)) resolve();
-      if (pc.connectionState === "disconnected") timer = setTimeout(resolve, DISCONNECTED_LIMIT_MS);
-    };
-    pc.addEventListener("connectionstatechange", look);
-    // A server that stops says so in DTLS, which ends the transport before ICE notices anything.
-    for (const { transport } of pc.getReceivers()) {
-      transport?.addEventListener("statechange", () => {
-        if (["closed", "failed"].includes(transport.state)) resolve();
-      });
-    }
-    look();
-  });
 }
 
 /**
@@ -148,7 +103,7 @@ export class WhepViewer {
     this.#resource = null;
     if (resource === null) return;
     // Only courtesy: a server that is gone has no session to end, and one that is not drops it by ICE consent.
-    fetch(resource, { method: "DELETE", keepalive: true }).catch(() => {});
+    fetch(resource, { method: "DELETE", headers: token.headers, keepalive: true }).catch(() => {});
   }
 
   #pause(seconds) {
@@ -159,7 +114,7 @@ export class WhepViewer {
   }
 }
 
-/** What this viewer really gets: {codec, fps, width, height}, or null before the first frame. */
+/** What this viewer really gets: {codec, fps, width, height, bytes, atMs}, or null before the first frame. */
 export async function receivedVideo(pc) {
   const report = await pc.getStats();
   for (const entry of report.values()) {
@@ -167,7 +122,7 @@ export async function receivedVideo(pc) {
     const codec = report.get(entry.codecId)?.mimeType?.split("/")[1] ?? "";
     return {
       codec: codec.replace("H264", "H.264"), fps: entry.framesPerSecond ?? null,
-      width: entry.frameWidth, height: entry.frameHeight,
+      width: entry.frameWidth, height: entry.frameHeight, bytes: entry.bytesReceived, atMs: entry.timestamp,
     };
   }
   return null;

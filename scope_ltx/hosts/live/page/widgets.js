@@ -4,6 +4,7 @@
 
 import { element, numberInput, pathInput, readNumber, words } from "./inputs.js";
 import { rows } from "./rows.js";
+import { uploadButton } from "./uploads.js";
 
 function number(spec, id) {
   const input = numberInput(spec, id);
@@ -60,8 +61,13 @@ function toggle(spec, id) {
 
 function path(spec, id) {
   const input = pathInput(id, "none: a path on the server");
+  const pick = uploadButton(spec.widget, `a file for ${spec.label}`, (stored) => {
+    input.value = stored;
+    input.dispatchEvent(new Event("change"));
+  });
   return {
     nodes: [input],
+    extra: [pick],
     read: () => input.value.trim() || (spec.nullable ? null : ""),
     write: (value) => { input.value = value ?? ""; },
     events: ["change"],

@@ -1,0 +1,276 @@
+"""A show that goes on for long: a camera, prompts, viewers that come and go, and one viewer who watches it all.
+
+    python -m tests.fakes.soak --seconds 1800
+
+prints the table of docs/reliability.md. Everything but the watching viewer is a process of its own. How late this
+machine wakes a process that only sleeps is measured beside it: a gap that comes with such a delay is its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from statistics import fmean, median
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.fakes.network_viewer import ROOT, Server, Viewer, joined, running_server
+
+HEIGHT, WIDTH, FRAMES = 192, 320, 25
+PROMPT_EVERY_S = 10.0
+VISITOR_EVERY_S = 5.0
+WARM_UP_S = 45.0
+REST_S = 10.0
+"""ICE and DTLS say goodbye for a moment, and the live picture is held for five seconds."""
+WINDOW_S = 10.0
+BEAT_S = 0.02
+STALL_S = 0.150
+MACHINE_LATE_S = 0.05
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the server held at one moment. `at_s` since the beginning."""
+
+    at_s: float
+    resident_nbytes: float
+    threads: float
+    tasks: float
+    files: float
+
+
+@dataclass
+class Soak:
+    """What was measured. Times in seconds, `skews_s` by ten seconds: sound ahead of picture, median and worst."""
+
+    seconds: float
+    gaps_s: list[tuple[float, float]] = field(default_factory=list)
+    skews_s: list[tuple[float, float]] = field(default_factory=list)
+    idle: list[Resources] = field(default_factory=list)
+    busy: list[Resources] = field(default_factory=list)
+    delays_s: list[tuple[float, float]] = field(default_factory=list)
+    frames: int = 0
+    missing: int = 0
+    prompts: int = 0
+    visits: int = 0
+    server_stalls: int = 0
+    server_stall_s: float = 0.0
+
+    @property
+    def largest_gap_s(self) -> float:
+        return max(gap for _, gap in self.gaps_s)
+
+    @property
+    def largest_skew_s(self) -> float:
+        return max(abs(middle) for middle, _ in self.skews_s)
+
+    @property
+    def worst_skew_s(self) -> float:
+        return max(abs(worst) for _, worst in self.skews_s)
+
+    @property
+    def largest_delay_s(self) -> float:
+        return max(delay for _, delay in self.delays_s)
+
+    def memory_growth(self) -> float:
+        """Mean of the last third against that of the middle third: the first is warm-up."""
+        third = len(self.busy) // 3
+        middle, last = self.busy[third : 2 * third], self.busy[2 * third :]
+        before = fmean(held.resident_nbytes for held in middle)
+        return fmean(held.resident_nbytes for held in last) / before - 1
+
+    def machine_late_at(self, at_s: float, within_s: float = 1.0) -> float:
+        """How late a sleeping process was woken around then."""
+        return max((delay for when, delay in self.delays_s if abs(when - at_s) <= within_s), default=0.0)
+
+    def stalls_s(self) -> list[float]:
+        """Gaps of more than 150 ms."""
+        return [gap for _, gap in self.gaps_s if gap > STALL_S]
+
+    def own_stalls_s(self) -> list[float]:
+        """Those beside which a process that only sleeps was woken in time."""
+        return [gap for at, gap in self.gaps_s if gap > STALL_S and self.machine_late_at(at) < MACHINE_LATE_S]
+
+    def table(self) -> str:
+        before, after = self.idle[0], self.idle[-1]
+        rows = [
+            ("duration", f"{self.seconds / 60:.0f} min"),
+            ("pictures seen", f"{self.frames}, {self.missing} missing"),
+            ("prompt changes, visitors", f"{self.prompts}, {self.visits}"),
+            ("skew, largest median of ten seconds", f"{1000 * self.largest_skew_s:.1f} ms"),
+            ("skew, worst single reading", f"{1000 * self.worst_skew_s:.1f} ms"),
+            ("largest gap between two pictures", f"{1000 * self.largest_gap_s:.0f} ms"),
+            (
+                "gaps over 150 ms, of them without a delay of the machine's",
+                f"{len(self.stalls_s())}, {len(self.own_stalls_s())}",
+            ),
+            ("stalls the server counted", f"{self.server_stalls}, {self.server_stall_s:.2f} s"),
+            ("the machine's longest wake-up delay", f"{1000 * self.largest_delay_s:.0f} ms"),
+            ("resident memory, last third against middle third", f"{100 * self.memory_growth():+.2f} %"),
+            (
+                "resident memory, before and after",
+                f"{before.resident_nbytes / 1e6:.0f} MB, {after.resident_nbytes / 1e6:.0f} MB",
+            ),
+            ("threads, before and after", f"{before.threads:.0f}, {after.threads:.0f}"),
+            ("tasks, before and after", f"{before.tasks:.0f}, {after.tasks:.0f}"),
+            ("open files, before and after", f"{before.files:.0f}, {after.files:.0f}"),
+        ]
+        return "\n".join(f"| {name} | {value} |" for name, value in rows)
+
+
+async def run_soak(seconds: float) -> Soak:
+    """Raises AssertionError when a visitor saw nothing or the camera was lost."""
+    soak = Soak(seconds)
+    options = ("--height", str(HEIGHT), "--width", str(WIDTH), "--frames", str(FRAMES))
+    with running_server(*options) as server:
+        await _warm(server, soak)
+        soak.idle.append(await _resources(server, 0.0))
+        async with joined(server) as viewer, _camera(server):
+            with _visitors(server, soak) as visitors:
+                await _show(server, viewer, visitors, soak)
+            status = await server.status()
+            soak.server_stalls, soak.server_stall_s = status["stalls"], status["stall_s"]
+        await asyncio.sleep(REST_S)
+        soak.idle.append(await _resources(server, seconds))
+    return soak
+
+
+async def _warm(server: Server, soak: Soak) -> None:
+    """Until what stays is there, which is no leak: codecs, threads, half a minute of camera pictures, and the room
+    that viewers who overlap take up."""
+    async with joined(server), _camera(server):
+        with _visitors(server, soak, every_s=2.0):
+            await asyncio.sleep(WARM_UP_S)
+    await asyncio.sleep(REST_S)
+
+
+async def _show(server: Server, viewer: Viewer, visitors: subprocess.Popen[str], soak: Soak) -> None:
+    loop = asyncio.get_running_loop()
+    begun_s = loop.time()
+    reading = ProcessPoolExecutor(1, get_context("spawn"))
+    beating = asyncio.create_task(_beat(soak, begun_s))
+    prompting = asyncio.create_task(_prompt(server, soak))
+    numbers: list[int] = []
+    last_s: float | None = None
+    try:
+        # The sender reports that tell the skew come with the first seconds.
+        while (now_s := loop.time() - begun_s) < soak.seconds:
+            await asyncio.sleep(min(WINDOW_S, soak.seconds - now_s + 0.01))
+            assert visitors.poll() is None, "a visitor has failed"
+            seen = viewer.taken()
+            for arrived_s, _, number in seen.video:
+                if last_s is not None:
+                    soak.gaps_s.append((arrived_s - begun_s, arrived_s - last_s))
+                last_s = arrived_s
+                numbers.append(number)
+            # Not in this process: it would hold up the viewer whose gaps are measured.
+            offsets = await loop.run_in_executor(reading, seen.lip_sync_s)
+            if offsets:
+                soak.skews_s.append((median(offsets), max(offsets, key=abs)))
+            soak.busy.append(await _resources(server, loop.time() - begun_s))
+    finally:
+        beating.cancel()
+        prompting.cancel()
+        await asyncio.gather(beating, prompting, return_exceptions=True)
+        reading.shutdown()
+    soak.frames = len(numbers)
+    soak.missing = numbers[-1] - numbers[0] + 1 - len(set(numbers))
+
+
+async def _prompt(server: Server, soak: Soak) -> None:
+    async with httpx.AsyncClient(base_url=server.url) as client:
+        while True:
+            await asyncio.sleep(PROMPT_EVERY_S)
+            answer = await client.post("/api/prompt", json={"prompt": f"scene {soak.prompts}"})
+            assert answer.status_code == 200, answer.text
+            soak.prompts += 1
+
+
+async def _beat(soak: Soak, begun_s: float) -> None:
+    """Sleeps in a process that does nothing else, and writes down how much too long."""
+    program = (
+        "import sys, time\n"
+        "while True:\n"
+        f"    asked = time.monotonic() + {BEAT_S}\n"
+        f"    time.sleep({BEAT_S})\n"
+        "    late = time.monotonic() - asked\n"
+        "    if late > 0.01: print(asked, late, flush=True)\n"
+    )
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
+    assert child.stdout is not None
+    soak.delays_s.append((0.0, 0.0))
+    try:
+        while line := await child.stdout.readline():
+            asked_s, late_s = map(float, line.split())
+            soak.delays_s.append((asked_s - begun_s, late_s))
+    finally:
+        child.kill()
+        await child.wait()
+
+
+async def _resources(server: Server, at_s: float) -> Resources:
+    async with httpx.AsyncClient(base_url=server.url) as client:
+        text = (await client.get("/metrics")).text
+    found = {
+        sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples
+    }
+    process = server.process
+    tasks = found["scope_ltx_tasks"]
+    return Resources(at_s, process.memory_info().rss, process.num_threads(), tasks, process.num_fds())
+
+
+@asynccontextmanager
+async def _camera(server: Server) -> AsyncIterator[None]:
+    command = [sys.executable, "-m", "tests.fakes.camera_sender", f"{server.url.rstrip('/')}/whip"]
+    sender = await asyncio.create_subprocess_exec(*command, "--size", f"{HEIGHT}x{WIDTH}", cwd=ROOT)
+    try:
+        yield
+        assert sender.returncode is None, "the camera was lost"
+    finally:
+        with suppress(ProcessLookupError):
+            sender.terminate()
+        await sender.wait()
+
+
+@contextmanager
+def _visitors(server: Server, soak: Soak, every_s: float = VISITOR_EVERY_S) -> Iterator[subprocess.Popen[str]]:
+    """Each visit is a short line, of which a pipe holds those of a day."""
+    command = [sys.executable, "-m", "tests.fakes.visitors", server.url, "--every", str(every_s)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+            assert process.stdout is not None
+            soak.visits = len(process.stdout.readlines())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=1800)
+    soak = asyncio.run(run_soak(parser.parse_args().seconds))
+    sys.stdout.write(soak.table() + "\n")
+    held = " ".join(f"{each.resident_nbytes / 1e6:.1f}" for each in soak.busy)
+    sys.stdout.write(f"resident MB every {WINDOW_S:g} s: {held}\n")
+    for at_s, gap_s in soak.gaps_s:
+        if gap_s > STALL_S:
+            late_ms = 1000 * soak.machine_late_at(at_s)
+            sys.stdout.write(f"gap of {1000 * gap_s:.0f} ms at {at_s:.1f} s, machine {late_ms:.0f} ms late\n")
+
+
+if __name__ == "__main__":
+    main()
