@@ -115,7 +115,7 @@ class Expected:
             self.place = None
 
     def _check_turning(self, samples: np.ndarray[Any, Any], continues: bool) -> None:
-        """No click: each sample lies a place after the one before it, at a border too, to one sample's rounding."""
+        """No click: each sample lies a place after the one before it, at a border too, to a sample's rounding."""
         found = places(samples)
         if continues and self.place is not None:
             found = np.concatenate([[self.place], found])
@@ -151,7 +151,9 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {"folder": folder, "tracks": tracks}
 
 
-SOUND = st.sampled_from([("driving", None), ("driving", "short.wav"), ("driving", "long.wav"), ("id_lora", "long.wav")])
+SOUND = st.sampled_from(
+    [("driving", None), ("driving", "short.wav"), ("driving", "long.wav"), ("id_lora", "long.wav")]
+)
 CHANGES = st.fixed_dictionaries(
     {},
     optional={
@@ -231,7 +233,8 @@ def test_picture_and_sound_stay_whole(
             session.update(**parameters(changes, media["folder"]))
         except ValidationError as refused:
             # The only parameters of this test that can contradict each other: nothing was changed then.
-            assert {name for error in refused.errors() for name in error["loc"]} <= {"overlap_latents", "trim_tail"}
+            named = {name for error in refused.errors() for name in error["loc"]}
+            assert named <= {"overlap_latents", "trim_tail"}
         config, goes_on = session.config, continues(session, made_with)
         expected.opened(config)
         if mishap is not None:

@@ -27,7 +27,7 @@ from scope_streaming.weights.plan import BudgetError, ResidencyPlan
 
 MIB = 2**20
 MOST_STREAMED_MIB, FEW_STREAMED_MIB = 4.9, 6.3
-"""The small model has 6.0 MiB in the transformer, 3.7 in the text path: with these, 4 and 2 blocks are streamed."""
+"""The small model has 6.0 MiB in the transformer, 3.7 in the text path: 4 and 2 blocks are then streamed."""
 TINY = LTX2Config(height=64, width=64, num_frames=9, num_steps=2)
 
 
