@@ -5,13 +5,15 @@ CONSTRAINTS ?= constraints/dev.txt
 # Both sets are tested with this torch. It goes first and alone: installed as a dependency of something else,
 # pip may pick another build of it.
 TORCH ?= torch==2.13.0
+# In the words of the small model's world (scope_ltx/models/small/weights/README.md).
+DEMO_PROMPT ?= a large red circle bounces steadily and below it a medium blue star stays still on a navy background
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(notdir $(CONSTRAINTS))
 
 .PHONY: demo test test-fast soak check format bench-small clean
 
 demo: $(READY)
-	$(BIN)/scope-ltx serve --model small
+	$(BIN)/scope-ltx serve --model small --prompt "$(DEMO_PROMPT)"
 
 test: $(READY)
 	$(BIN)/python -m pytest

@@ -103,9 +103,9 @@ def test_a_bfloat16_vae_gives_float32_tokens_close_to_the_float32_ones(vae: Any)
 
 
 @torch.inference_mode()
-def test_sound_comes_back_through_the_small_models_decoder(small_model_dir: Path) -> None:
+def test_sound_comes_back_through_the_small_models_decoder(untrained_model_dir: Path) -> None:
     """The small model's audio VAE was made to carry loudness by pitch: what went in is heard again."""
-    file = CheckpointFile(ModelFiles.in_directory(small_model_dir).audio_vae)
+    file = CheckpointFile(ModelFiles.in_directory(untrained_model_dir).audio_vae)
     vae = load_audio_vae(file, device=CPU, dtype=torch.float32)
     decoder = AudioDecoder(vae, load_vocoder(file, device=CPU), EagerRunner())
     tokens = 26

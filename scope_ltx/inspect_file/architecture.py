@@ -13,23 +13,26 @@ TIMESTEP_EMBEDDING = 256
 
 @dataclass(frozen=True)
 class Size:
-    """`width` of the picture's stream; the sound's is half of it. text: of all of the text encoder's states."""
+    """width, audio_width: of the streams of picture and sound. text: of all of the text encoder's states."""
 
     name: str
     width: int
+    audio_width: int
     heads: int
     text: int
     blocks: int
     connector_blocks: int
 
 
-PUBLISHED = Size("LTX-2.3 (22B)", width=4096, heads=32, text=49 * 3840, blocks=48, connector_blocks=8)
-SMALL = Size("the small model", width=128, heads=4, text=7 * 64, blocks=6, connector_blocks=2)
+PUBLISHED = Size(
+    "LTX-2.3 (22B)", width=4096, audio_width=2048, heads=32, text=49 * 3840, blocks=48, connector_blocks=8
+)
+SMALL = Size("the small model", width=128, audio_width=128, heads=4, text=7 * 64, blocks=6, connector_blocks=2)
 
 
 def linear_layers(size: Size) -> dict[str, Shape]:
     """{diffusers' name: (out, in)} of every linear layer."""
-    video, audio = size.width, size.width // 2
+    video, audio = size.width, size.audio_width
     layers: dict[str, Shape] = {}
     for prefix, width in (("", video), ("audio_", audio)):
         layers |= {f"{prefix}proj_in": (width, 128), f"{prefix}proj_out": (128, width)}
@@ -62,7 +65,7 @@ def _timestep(name: str, width: int, vectors: int) -> dict[str, Shape]:
 
 
 def _block(size: Size) -> Iterator[tuple[str, Shape]]:
-    video, audio = size.width, size.width // 2
+    video, audio = size.width, size.audio_width
     for prefix, width in (("", video), ("audio_", audio)):
         for attention in ("attn1", "attn2"):
             yield from _attention(f"{prefix}{attention}", width, width, width, size.heads)

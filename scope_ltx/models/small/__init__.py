@@ -1,9 +1,11 @@
-"""A small LTX-2.3 in exactly the published layout, written to a cache directory on first use.
+"""A small LTX-2.3 in exactly the published layout, trained on a synthetic world and shipped with the package.
 
-Same file names, key names, FP8 scales and metadata as the published model, only narrower and shallower: 19 MB that
-run faster than real time on two CPU cores. It is untrained. Its weights are chosen so that a person sees slowly
-moving fields in the colours that the prompt names, and hears a quiet organ. Everything that loads it treats it as
-any other model directory.
+Same file names, key names, FP8 scales and metadata as the published model, only narrower and shallower. It draws
+flat shapes that move as a prompt says, with a tone and clicks that follow them, faster than real time on two CPU
+cores; weights/README.md says what it knows. Everything that loads it treats it as any other model directory.
+
+`write_untrained` makes one from weights that are laid out by hand, which needs no training: it shows moving
+colours and hums.
 """
 
 from __future__ import annotations
@@ -13,36 +15,66 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-VERSION = 2
+VERSION = 4
 """Part of the directory's name: raise it whenever a change makes other bytes."""
 
 SEED = 20260305
+
+WEIGHTS = Path(__file__).parent / "weights"
+"""What is shipped: a model directory without the parts that no training has touched."""
 
 _SEAL = "small-model.json"
 """Sizes and SHA-256 of the files, written last: a directory without it, or that differs from it, is made again."""
 
 
 def ensure_small_model(cache_dir: Path) -> Path:
-    """The directory of the small model below `cache_dir`; written first (about 2 s) unless it is there and whole.
+    """The directory of the small model below `cache_dir`; written first (about 1 s) unless it is there and whole.
 
-    Two processes may do so at once: each writes a directory of its own and moves it into place.
+    Beside the shipped weights it holds what is drawn from a seed: the latent upsampler and stand-ins for LoRAs
+    that nothing small was trained for. Two processes may do so at once: each writes a directory of its own and
+    moves it into place.
 
-    Raises OSError if `cache_dir` cannot be written.
+    Raises OSError if `cache_dir` cannot be written, FileNotFoundError if the package lacks its weights.
     """
-    target = cache_dir / f"small-v{VERSION}-seed{SEED}"
+    return _ensure(cache_dir / f"small-v{VERSION}-seed{SEED}", _write_trained)
+
+
+def ensure_untrained_model(cache_dir: Path) -> Path:
+    """Like `ensure_small_model`, for weights that are laid out by hand."""
+    return _ensure(cache_dir / f"untrained-v{VERSION}-seed{SEED}", _write_untrained)
+
+
+def _write_trained(directory: Path) -> None:
+    if not WEIGHTS.is_dir():
+        raise FileNotFoundError(
+            f"the small model's weights are missing from {WEIGHTS}: install scope-ltx again, or train them "
+            "(training/README.md)"
+        )
+    # PyTorch and diffusers take seconds to import: not for a model that is there.
+    from scope_ltx.models.small.published import add_stand_ins  # noqa: PLC0415
+
+    shutil.copytree(WEIGHTS, directory, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.md"))
+    add_stand_ins(directory, SEED)
+
+
+def _write_untrained(directory: Path) -> None:
+    from scope_ltx.models.small.published import write_untrained_model  # noqa: PLC0415
+
+    write_untrained_model(directory, SEED)
+
+
+def _ensure(target: Path, write: Callable[[Path], None]) -> Path:
     if _is_whole(target):
         return target
-    # PyTorch and diffusers take seconds to import: not for a model that is there.
-    from scope_ltx.models.small.published import write_model  # noqa: PLC0415
-
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=cache_dir))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         fresh = scratch / "fresh"
         fresh.mkdir()
-        write_model(fresh, SEED)
+        write(fresh)
         (fresh / _SEAL).write_text(json.dumps(_digests(fresh), indent=1, sort_keys=True) + "\n")
         _put_in_place(fresh, target, scratch / "damaged")
     finally:

@@ -26,8 +26,8 @@ from scope_ltx.models.small.transformer_weights import AUDIO, CLEAN_LANE, VIDEO
 from scope_ltx.models.small.video_vae_weights import COLOURS
 
 SMALL_LORAS = ("union-control", "ingredients", "sync", "dual-character", "id-lora")
-"""Catalog ids. The two without a downscale factor in their metadata are as published: only the catalog tells
-that they are in-context LoRAs."""
+"""Catalog ids: one of each kind that an example uses. The two without a downscale factor in their metadata are as
+published: only the catalog tells that they are in-context LoRAs."""
 
 RANK = 4
 
@@ -39,6 +39,9 @@ _INTO_LANES = 0.12
 _DESIGNED = ("transformer_blocks.0.", "transformer_blocks.1.")
 _SHARE_OF_DESIGNED = 0.1
 """Of a change, in the blocks whose attention is laid out by hand: a little there moves the whole picture."""
+
+_SHARE_OF_TRAINED = 0.1
+"""Of a stand-in's change: trained weights do not bear much."""
 
 _CARRYING = "transformer_blocks.0.attn1"
 _CARRIED_GAIN = 4.0
@@ -57,15 +60,31 @@ class _Form:
 
 def write_loras(directory: Path, transformer: State, seed: int) -> None:
     """Write every small LoRA for the weights `transformer` (float32, diffusers' names) below a model directory."""
+    for name in SMALL_LORAS:
+        _write(directory, name, lora_factors(name, load_catalog().find(name).kind, transformer, seed))
+
+
+def write_stand_ins(directory: Path, shapes: Mapping[str, torch.Size], seed: int) -> None:
+    """Write those that are not there yet, for a trained transformer with weights of these shapes: they have the
+    published form, change little and mean nothing."""
+    weights = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    for name in SMALL_LORAS:
+        lora = load_catalog().find(name)
+        if (directory / LORA_DIRECTORY / lora.file).is_file():
+            continue
+        # Nothing is carried from a reference: that needs weights that are laid out by hand.
+        kind: LoraKind = "identity" if lora.kind == "identity" else "standard"
+        factors = lora_factors(name, kind, weights, seed)
+        _write(directory, name, {module: (down, up * _SHARE_OF_TRAINED) for module, (down, up) in factors.items()})
+
+
+def _write(directory: Path, name: str, factors: Factors) -> None:
+    lora = load_catalog().find(name)
     folder = directory / LORA_DIRECTORY
     folder.mkdir(parents=True, exist_ok=True)
-    catalog = load_catalog()
-    for name in SMALL_LORAS:
-        lora = catalog.find(name)
-        factors = lora_factors(name, lora.kind, transformer, seed)
-        scaled = (lora.reference_downscale_factor or 1) > 1
-        marks = {"reference_downscale_factor": str(lora.reference_downscale_factor)} if scaled else {}
-        write_safetensors(folder / lora.file, _published(factors), {"format": "pt", **marks})
+    scaled = (lora.reference_downscale_factor or 1) > 1
+    marks = {"reference_downscale_factor": str(lora.reference_downscale_factor)} if scaled else {}
+    write_safetensors(folder / lora.file, published_factors(factors), {"format": "pt", **marks})
 
 
 def lora_factors(name: str, kind: LoraKind, transformer: State, seed: int) -> Factors:
@@ -128,7 +147,7 @@ def _carry_colours(transformer: State, factors: Factors) -> Factors:
     }
 
 
-def _published(factors: Factors) -> State:
+def published_factors(factors: Factors) -> State:
     """As Lightricks' trainer writes them: bfloat16, below `diffusion_model.`, without an alpha."""
     tensors = {}
     for module, (down, up) in factors.items():

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -24,8 +25,8 @@ from scope_ltx.checkpoints.keys import (
 from scope_ltx.manifest import ModelFiles
 from scope_ltx.models.small import sizes
 from scope_ltx.models.small.audio_vae_weights import audio_vae_weights
-from scope_ltx.models.small.draw import State, generator_for
-from scope_ltx.models.small.lora_weights import write_loras
+from scope_ltx.models.small.draw import State, generator_for, shapes_of
+from scope_ltx.models.small.lora_weights import write_loras, write_stand_ins
 from scope_ltx.models.small.safetensors_file import write_safetensors
 from scope_ltx.models.small.text_weights import connector_weights, text_encoder_weights
 from scope_ltx.models.small.transformer_weights import transformer_weights
@@ -40,34 +41,68 @@ _UNQUANTIZED_BLOCK = "transformer_blocks.0."
 """The published transformer keeps some blocks and every gate in bfloat16."""
 
 
-def write_model(directory: Path, seed: int) -> None:
-    """Write all files below `directory`, which must be empty."""
-    paths = ModelFiles.below(directory)
-    transformer = transformer_weights(seed)
+@dataclass(frozen=True)
+class Parts:
+    """Weights of every module in the modules' own names, float32, and the tokenizer."""
+
+    transformer: State
+    connectors: State
+    text_encoder: State
+    tokenizer: bytes
+    video_vae: State
+    audio_vae: State
+    vocoder: State
+
+
+def untrained_parts(seed: int) -> Parts:
+    """Weights that are laid out by hand: colours of the prompt's words, and a quiet organ."""
     tokenizer = train_tokenizer()
-    connectors = connector_weights(seed)
+    return Parts(
+        transformer=transformer_weights(seed),
+        connectors=connector_weights(seed),
+        text_encoder=text_encoder_weights(seed, read_pieces(tokenizer)),
+        tokenizer=tokenizer,
+        video_vae=video_vae_weights(seed),
+        audio_vae=audio_vae_weights(seed),
+        vocoder=vocoder_weights(seed),
+    )
+
+
+def write_untrained_model(directory: Path, seed: int) -> None:
+    """Write all files of a model that is not trained below `directory`, which must be empty: a stand-in that needs
+    no data."""
+    parts = untrained_parts(seed)
+    write_parts(directory, parts, seed)
+    write_upsampler(ModelFiles.below(directory).upsampler, seed)
+    write_loras(directory, parts.transformer, seed)
+
+
+def add_stand_ins(directory: Path, seed: int) -> None:
+    """Add to a trained model what nothing was trained for: the latent upsampler, and LoRAs that do little."""
+    write_upsampler(ModelFiles.below(directory).upsampler, seed)
+    write_stand_ins(directory, shapes_of(sizes.build_transformer), seed)
+
+
+def write_parts(directory: Path, parts: Parts, seed: int) -> None:
+    """Write the five files of a model below `directory`."""
+    paths = ModelFiles.below(directory)
     files: dict[Path, tuple[State, dict[str, str]]] = {
         paths.transformer: (
-            _fp8_file(transformer, TRANSFORMER, _is_fp8_in_transformer)
-            | _named(_only(connectors, "_connector."), CONNECTORS),
+            _fp8_file(parts.transformer, TRANSFORMER, is_fp8_in_transformer)
+            | _named(_only(parts.connectors, "_connector."), CONNECTORS),
             _settings(sizes.transformer_metadata()),
         ),
-        paths.text_projection: (_named(_only(connectors, "_proj_in."), CONNECTORS), {}),
-        paths.text_encoder: (_text_encoder_file(tokenizer, seed), {}),
-        paths.video_vae: (
-            _named(video_vae_weights(seed), VIDEO_VAE),
-            _settings(sizes.video_vae_metadata()),
-        ),
+        paths.text_projection: (_named(_only(parts.connectors, "_proj_in."), CONNECTORS), {}),
+        paths.text_encoder: (_text_encoder_file(parts, seed), {}),
+        paths.video_vae: (_named(parts.video_vae, VIDEO_VAE), _settings(sizes.video_vae_metadata())),
         paths.audio_vae: (
-            _named(audio_vae_weights(seed), AUDIO_VAE) | _named(vocoder_weights(seed), VOCODER),
+            _named(parts.audio_vae, AUDIO_VAE) | _named(parts.vocoder, VOCODER),
             _settings(sizes.audio_metadata()),
         ),
     }
     for path, (tensors, metadata) in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_safetensors(path, tensors, metadata | {"format": "pt"})
-    write_upsampler(paths.upsampler, seed)
-    write_loras(directory, transformer, seed)
 
 
 def _settings(config: Mapping[str, object]) -> dict[str, str]:
@@ -100,12 +135,12 @@ def _fp8_file(state: State, keymap: KeyMap, is_fp8: Callable[[str, Tensor], bool
     return tensors
 
 
-def _is_fp8_in_transformer(name: str, weight: Tensor) -> bool:
+def is_fp8_in_transformer(name: str, weight: Tensor) -> bool:
     in_block = name.startswith("transformer_blocks.") and not name.startswith(_UNQUANTIZED_BLOCK)
     return in_block and name.endswith(".weight") and weight.ndim == 2 and "to_gate_logits" not in name
 
 
-def _is_fp8_in_text_encoder(name: str, weight: Tensor) -> bool:
+def is_fp8_in_text_encoder(name: str, weight: Tensor) -> bool:
     return name.endswith("_proj.weight") and weight.ndim == 2
 
 
@@ -113,14 +148,13 @@ def _bytes(content: bytes) -> Tensor:
     return torch.frombuffer(bytearray(content), dtype=torch.uint8)
 
 
-def _text_encoder_file(tokenizer: bytes, seed: int) -> State:
+def _text_encoder_file(parts: Parts, seed: int) -> State:
     """Gemma, its tokenizer, and a sample of the picture tower that the published file also holds."""
-    state = text_encoder_weights(seed, read_pieces(tokenizer))
-    tensors = _fp8_file(state, TEXT_ENCODER, _is_fp8_in_text_encoder)
+    tensors = _fp8_file(parts.text_encoder, TEXT_ENCODER, is_fp8_in_text_encoder)
     generator = generator_for(seed, "picture tower")
     attention = "vision_model.encoder.layers.0.self_attn.q_proj"
     tensors |= {
-        SPIECE_MODEL: _bytes(tokenizer),
+        SPIECE_MODEL: _bytes(parts.tokenizer),
         "vision_model.embeddings.patch_embedding.bias": torch.zeros(8, dtype=torch.bfloat16),
         f"{attention}.weight": torch.randn(8, 8, generator=generator).to(FP8_DTYPE),
         f"{attention}.weight_scale": torch.tensor(1.0),

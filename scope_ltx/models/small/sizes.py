@@ -15,7 +15,7 @@ from torch import nn
 from transformers import Gemma3TextConfig, Gemma3TextModel
 
 HEADS = 4
-VIDEO_HEAD, AUDIO_HEAD = 32, 16
+VIDEO_HEAD, AUDIO_HEAD = 32, 32
 VIDEO_WIDTH, AUDIO_WIDTH = HEADS * VIDEO_HEAD, HEADS * AUDIO_HEAD
 LAYERS = 6
 LATENT_CHANNELS = 128
@@ -29,16 +29,20 @@ TEXT_LAYERS = 6
 TEXT_HEADS, TEXT_KV_HEADS, TEXT_HEAD = 4, 2, 16
 TEXT_HIDDEN = 128
 
-ENCODER_CHANNELS = (32, 64, 64, 128)
+ENCODER_CHANNELS = (64, 64, 64, 128)
+ENCODER_LAYERS = (1, 1, 1, 1, 1)
 DECODER_CHANNELS = (16, 32, 32, 64)
 """Must be (c, 2c, 2c, 4c): the decoder's upsamplers divide by (2, 2, 1, 2)."""
+DECODER_LAYERS = (1, 1, 2, 3, 3)
+"""From the output to the input. Depth next to the latent is nearly free on a CPU: its grid is a 480th of the
+output's."""
 
 AUDIO_CHANNELS = 16
 AUDIO_MULTIPLIERS = (1, 2, 4)
 AUDIO_RES_BLOCKS = 1
 AUDIO_LATENT_CHANNELS, AUDIO_LATENT_MELS, MELS = 8, 16, 64
 
-VOCODER_CHANNELS, BWE_CHANNELS = 64, 32
+VOCODER_CHANNELS, BWE_CHANNELS = 128, 32
 VOCODER_KERNELS, VOCODER_FACTORS = (11, 4, 4, 4, 4, 4), (5, 2, 2, 2, 2, 2)
 BWE_KERNELS, BWE_FACTORS = (12, 11, 4, 4, 4), (6, 5, 2, 2, 2)
 VOCODER_RESNET_KERNELS, BWE_RESNET_KERNELS = (3, 11), (3,)
@@ -116,8 +120,8 @@ def build_video_vae() -> nn.Module:
         latent_channels=LATENT_CHANNELS,
         block_out_channels=ENCODER_CHANNELS,
         decoder_block_out_channels=DECODER_CHANNELS,
-        layers_per_block=(1,) * 5,
-        decoder_layers_per_block=(1,) * 5,
+        layers_per_block=ENCODER_LAYERS,
+        decoder_layers_per_block=DECODER_LAYERS,
         spatio_temporal_scaling=(True,) * 4,
         decoder_spatio_temporal_scaling=(True,) * 4,
         down_block_types=("LTX2VideoDownBlock3D",) * 4,
@@ -224,13 +228,13 @@ def video_vae_metadata() -> dict[str, Any]:
     encoder_names = ("compress_space_res", "compress_time_res", "compress_all_res", "compress_all_res")
     decoder_names = ("compress_space", "compress_time", "compress_all", "compress_all")
     decoder_factors = (2, 2, 1, 2)
-    one_layer: list[Any] = ["res_x", {"num_layers": 1}]
-    encoder_blocks, decoder_blocks = [one_layer], [one_layer]
-    for name, factor in zip(encoder_names, down, strict=True):
+    encoder_blocks: list[Any] = [["res_x", {"num_layers": ENCODER_LAYERS[0]}]]
+    decoder_blocks: list[Any] = [["res_x", {"num_layers": DECODER_LAYERS[0]}]]
+    for name, factor, layers in zip(encoder_names, down, ENCODER_LAYERS[1:], strict=True):
         multiplier = int(factor) if factor.is_integer() else factor
-        encoder_blocks += [[name, {"multiplier": multiplier}], one_layer]
-    for name, factor in zip(decoder_names, decoder_factors, strict=True):
-        decoder_blocks += [[name, {"multiplier": factor}], one_layer]
+        encoder_blocks += [[name, {"multiplier": multiplier}], ["res_x", {"num_layers": layers}]]
+    for name, factor, layers in zip(decoder_names, decoder_factors, DECODER_LAYERS[1:], strict=True):
+        decoder_blocks += [[name, {"multiplier": factor}], ["res_x", {"num_layers": layers}]]
     return {
         "vae": {
             "_class_name": "CausalVideoAutoencoder",

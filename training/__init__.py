@@ -1,0 +1,1 @@
+"""Training of the small model: not part of the installed package."""

@@ -1,0 +1,148 @@
+"""Trains a LoRA for the distilled transformer by flow matching on clips of its kind.
+
+    python -m training.lora --kind control --seconds 45
+
+control     the outlines or edges of a reference video of half the size, filled as the prompt says
+colorizer   a grey reference video in the colours that the prompt names
+cameraman   the camera's move of a reference video, which the prompt does not name
+identity    the timbre of a voice clip, for a voice that the prompt does not name
+striped     a style: everything is striped
+chime       picture and sound: a ring and a bell, once a second
+
+Needs training/out/distilled.safetensors. Leaves training/out/lora-KIND.safetensors, in the modules' own names.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import get_args
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from scope_ltx.lora.kinds import AUDIO_PARTS
+from training.bank import DOWNSCALE, SIZES, Bank, Kind
+from training.conditions import Conditioner, Shares
+from training.distill import load_model
+from training.joint import JointModel
+from training.masters import Masters, round_to_fp8
+from training.stage import stage_arguments, stage_of
+from training.text import CaptionEncoder
+from training.transformer import (
+    Course,
+    Trainable,
+    add_batches,
+    as_fp8,
+    is_matrix,
+    places_of,
+    run,
+    wait_for,
+)
+
+PICTURE_PARTS = ("attn1", "ff")
+PARTS: dict[Kind, tuple[str, ...]] = {
+    "control": PICTURE_PARTS,
+    "colorizer": PICTURE_PARTS,
+    "cameraman": PICTURE_PARTS,
+    "identity": AUDIO_PARTS,
+    "striped": PICTURE_PARTS,
+    "chime": (*PICTURE_PARTS, "audio_attn1", "audio_ff"),
+}
+RANKS: dict[Kind, int] = {
+    "control": 12,
+    "colorizer": 12,
+    "cameraman": 12,
+    "identity": 6,
+    "striped": 6,
+    "chime": 6,
+}
+_SHARES: dict[Kind, Shares] = {
+    # A voice is imitated in sound that is generated; a guide is the stronger, the less else is given.
+    "identity": Shares(driving=0.0, beginning=0.1, first_frame=0.1, published_level=0.7),
+    **{
+        kind: Shares(first_frame=0.1, beginning=0.05, driving=0.05, published_level=0.7)
+        for kind in ("control", "colorizer", "cameraman", "striped", "chime")
+    },
+}
+
+WARM_UP = 40
+
+
+class LoraLinear(nn.Module):
+    """A frozen layer with a change of low rank. down: (r, in), up: (out, r)."""
+
+    def __init__(self, layer: nn.Linear, rank: int) -> None:
+        super().__init__()
+        self.layer = layer
+        like = layer.weight
+        self.down = nn.Parameter(torch.randn(rank, layer.in_features).to(like) / math.sqrt(layer.in_features))
+        self.up = nn.Parameter(torch.zeros(layer.out_features, rank).to(like))
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.layer(x) + nn.functional.linear(nn.functional.linear(x, self.down), self.up)
+        return result
+
+
+def add_lora(transformer: nn.Module, parts: tuple[str, ...], rank: int) -> dict[str, nn.Parameter]:
+    """Put a LoRA over every matrix in these parts of the blocks; its factors by `MODULE.down` and `MODULE.up`."""
+    factors = {}
+    for module, layer in list(transformer.named_modules()):
+        names = module.split(".")
+        wanted = names[0] == "transformer_blocks" and len(names) > 2 and names[2] in parts
+        if wanted and isinstance(layer, nn.Linear) and is_matrix(f"{module}.weight", layer.weight):
+            changed = LoraLinear(layer, rank)
+            parent, _, leaf = module.rpartition(".")
+            setattr(transformer.get_submodule(parent), leaf, changed)
+            factors[f"{module}.down"], factors[f"{module}.up"] = changed.down, changed.up
+    return factors
+
+
+@torch.no_grad()
+def round_as_published(model: JointModel) -> None:
+    """The weights as FP8 files give them back: what a LoRA is added to."""
+    for name, parameter in model.named_parameters():
+        if as_fp8(name, parameter):
+            parameter.copy_(round_to_fp8(parameter.float()[None])[0])
+
+
+def main() -> None:
+    parser = stage_arguments("Trains a LoRA for the distilled transformer")
+    add_batches(parser)
+    parser.add_argument("--kind", required=True, choices=[kind for kind in get_args(Kind) if kind != "base"])
+    parser.add_argument("--start", type=Path, default=None, help="go on from these factors")
+    arguments = parser.parse_args()
+    kind: Kind = arguments.kind
+    stage = stage_of(f"lora-{kind}", arguments)
+    start = arguments.directory / "distilled.safetensors"
+    model = load_model(start, arguments.seed, stage.device, compiled=arguments.compile)
+    round_as_published(model)
+    model.requires_grad_(False)
+    torch.manual_seed(arguments.seed)
+    factors = add_lora(model.transformer, PARTS[kind], RANKS[kind])
+    masters = Masters(factors, muon=lambda *_: False, fp8=lambda *_: False, mean_decay=0.995)
+    state = stage.resume()
+    if state is not None:
+        masters.restore(state)
+    elif arguments.start is not None:
+        masters.load(load_file(arguments.start))
+    empty = CaptionEncoder(arguments.seed, stage.device).features([""])
+    batches = {"small": arguments.small_batch, "full": arguments.full_batch}
+    banks = {size: Bank(arguments.bank, kind, size, stage.device) for size in SIZES}
+    wait_for(list(banks.values()), arguments.least_clips, 120.0)
+    courses = []
+    for size, bank in banks.items():
+        assert bank.clips is not None
+        conditioner = Conditioner(bank.clips, batches[size], empty, stage.generator, _SHARES[kind])
+        places = places_of(model, SIZES[size], downscale=DOWNSCALE.get(kind, 0), voice=kind == "identity")
+        courses.append(Course(conditioner, places, bank))
+    trainable = Trainable(model, masters, courses, graphed=arguments.graph)
+    stage.start_clock()
+    weights = arguments.directory / f"lora-{kind}.safetensors"
+    run(stage, trainable, weights, arguments.full_share, arguments.log_every, WARM_UP)
+    stage.plot(tuple(f"{name}_to_{edge}" for name in ("video", "audio") for edge in ("0.6", "0.85", "0.97")))
+
+
+if __name__ == "__main__":
+    main()

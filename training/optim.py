@@ -1,0 +1,84 @@
+"""AdamW with a warm-up and a decay by progress, and a running mean of the weights, which is what is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_CLIP = 1.0
+
+
+class Trainer:
+    """Steps a module towards smaller losses: `prepare` decides the rates, `step` only computes on the device, so
+    that it can be part of a CUDA graph.
+
+    rate: highest learning rate. warm_up: steps to reach it. decay_from: progress from which it falls linearly to
+    a hundredth. mean_decay: of the running mean per step; the mean is short at the start, while weights move fast.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        rate: float,
+        *,
+        warm_up: int = 200,
+        decay_from: float = 0.35,
+        mean_decay: float = 0.999,
+        trained: Iterable[nn.Parameter] | None = None,
+    ) -> None:
+        self.module = module
+        self.parameters = [p for p in (module.parameters() if trained is None else trained) if p.requires_grad]
+        device = self.parameters[0].device
+        on_gpu = device.type == "cuda"
+        self._rate_now = torch.zeros((), device=device)
+        self._mean_share = torch.ones((), device=device)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters,
+            lr=self._rate_now,
+            betas=(0.9, 0.98),
+            weight_decay=0.0,
+            fused=on_gpu,
+            capturable=on_gpu,
+        )
+        self.mean = [p.detach().clone() for p in self.parameters]
+        self.rate, self.warm_up, self.decay_from, self.mean_decay = rate, warm_up, decay_from, mean_decay
+
+    def rate_at(self, step: int, progress: float) -> float:
+        left = min(1.0, (1.0 - progress) / (1.0 - self.decay_from))
+        return self.rate * min(1.0, (step + 1) / self.warm_up) * max(0.01, left)
+
+    def prepare(self, step: int, progress: float) -> None:
+        self._rate_now.fill_(self.rate_at(step, progress))
+        self._mean_share.fill_(1.0 - min(self.mean_decay, (step + 1) / (step + 10)))
+
+    def step(self, loss: Tensor) -> Tensor:
+        """One update; returns the gradient's norm before clipping."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.parameters, _CLIP)
+        self.optimizer.step()
+        with torch.no_grad():
+            weights: list[Tensor] = [parameter.detach() for parameter in self.parameters]
+            moved = torch._foreach_sub(weights, self.mean)
+            torch._foreach_mul_(moved, self._mean_share)
+            torch._foreach_add_(self.mean, moved)
+        return norm.detach()
+
+    def state(self) -> dict[str, Any]:
+        return {"weights": self.module.state_dict(), "optimizer": self.optimizer.state_dict(), "mean": self.mean}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.module.load_state_dict(state["weights"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate_now
+        self.mean = list(state["mean"])
+
+    @torch.no_grad()
+    def use_mean(self) -> None:
+        """Put the mean in place of the last weights: at the end of a stage."""
+        for parameter, mean in zip(self.parameters, self.mean, strict=True):
+            parameter.copy_(mean)
