@@ -2,7 +2,7 @@
 
     python -m training.preview --model scope_ltx/models/small/weights --count 32
 
-A quick look beside training; `benchmarks.quality` is the evaluation.
+A quick look beside training, no evaluation.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 
 The first stages, at 500 and 1000 Hz, have as many values a second as the sound has samples. They learn to write
 blocks of samples into their channels, and the later stages only put these in order: upsamplers that interleave
-channels, residuals that are zero. That is exact and needs a tenth of the arithmetic; how well it learns is still to
-be measured. The world has nothing above 8 kHz, so the bandwidth extension is left at its resampler.
+channels, residuals that are zero. That is exact and needs a tenth of the arithmetic; how well it learns is not
+measured yet. The world has nothing above 8 kHz, so the bandwidth extension is left at its resampler.
 
 The world's sounds begin on the grid of mel frames, so that a spectrogram tells even their phase: samples are
 compared directly too, beside spectrograms that do not hear it.
