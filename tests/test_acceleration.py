@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from typing import Any
 
+import pytest
 import torch
+from torch._dynamo.exc import BackendCompilerFailed
+from torch.fx import Tracer
 
 from scope_ltx.sampling.denoiser import Denoiser
 from scope_ltx.sampling.workspace import CallBlock, Pass, call_block
-from scope_streaming.weights.compiled import BackgroundThread, CompiledForms, inductor
+from scope_streaming.weights.compiled import BackgroundThread, CompiledForms, inductor, trace_shim
 from scope_streaming.weights.graphs import Launch
 from tests.test_fidelity import SIGMAS, PromptEncoder, sequences
 from tests.tiny import tiny_parts
@@ -196,3 +201,25 @@ def test_tasks_in_the_background_take_turns_and_busy_lasts_until_the_last() -> N
     for thread in [thread for thread in threading.enumerate() if thread.name == "compiler"]:
         thread.join(10)
     assert not background.busy
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's compiler uses what PyTorch deprecates
+def test_compiling_disturbs_no_module_that_another_thread_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plain symbolic trace would fail them all while it lasts: inductor has made its only one beforehand."""
+    traced: list[str] = []
+    trace = Tracer.trace
+
+    def watched(self: Tracer, *args: Any, **kwargs: Any) -> Any:
+        traced.append(type(self).__name__)
+        return trace(self, *args, **kwargs)
+
+    trace_shim()
+    monkeypatch.setattr(Tracer, "trace", watched)
+    block = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.LayerNorm(8), torch.nn.GELU())
+    # Where there is no C++ compiler, what was lowered cannot be built: everything was traced by then.
+    # Never compiled before, or PyTorch's cache on disk would spare it the tracing.
+    unique = random.SystemRandom().random()
+    with torch.inference_mode(), suppress(BackendCompilerFailed):
+        torch.compile(lambda x: block(x) * unique, fullgraph=True)(torch.ones(2, 8))
+    assert "PythonKeyTracer" in traced
+    assert "Tracer" not in traced

@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 import torch
+from torch._inductor.loop_body import InterpreterShim
 
 logger = logging.getLogger(__name__)
 
@@ -159,8 +160,22 @@ def quick_switching() -> Iterator[None]:
         sys.setswitchinterval(before)
 
 
+def trace_shim() -> None:
+    """Have inductor trace its one symbolic function now, which it otherwise does when it first compiles.
+
+    A symbolic trace replaces `Module.__call__` for the whole process while it lasts, some 3 ms. A module that
+    another thread calls meanwhile, such as a decoder's, fails with "module is not installed as a submodule"; seen
+    once on an H200 with PyTorch 2.11. Everything else that inductor traces lets other modules through.
+    """
+    InterpreterShim._dummy_gm()
+
+
 def inductor(call: Call, *, dynamic: bool = False, backend: str = "inductor") -> Call:
-    """One compiled function; the weights it works with are its inputs. `dynamic`: one form serves all sizes."""
+    """One compiled function; the weights it works with are its inputs. `dynamic`: one form serves all sizes.
+
+    To be made before anything else runs modules: see `trace_shim`."""
+    if backend == "inductor":
+        trace_shim()
     compiled = torch.compile(call, fullgraph=True, dynamic=dynamic, backend=backend)
 
     def run(*arguments: Any) -> Any:
