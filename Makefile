@@ -20,7 +20,7 @@ test: $(READY)
 
 # Without the tests that pace themselves to the wall clock or drive a browser.
 test-fast: $(READY)
-	$(BIN)/python -m pytest -m "not network and not browser"
+	$(BIN)/python -m pytest -m "not network and not browser and not slow"
 
 # A show of three minutes with a camera, prompts and viewers that come and go; half an hour of it with
 # SCOPE_LTX_SOAK_SECONDS=1800. docs/reliability.md has the result.
