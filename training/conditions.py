@@ -28,8 +28,11 @@ Inputs = dict[str, Tensor]
 GENERATED, GIVEN, PARTLY = 0, 1, 2
 """Places among the shares of a sample."""
 
-_SHIFT = 7.8
-"""Of the uniform noise levels: 7.8 u / (1 + 6.8 u) has half of them above 0.89, where layout is decided."""
+_SHIFT = 4.0
+"""Of the uniform noise levels: 4 u / (1 + 3 u) has half of them above 0.8."""
+_LEVEL_WEIGHTS = (1.0, 1.0, 1.0, 1.0, 1.0, 2.0, 2.5, 2.5)
+"""How often each published level is drawn. Five of the eight are above 0.97, where layout is decided, which is right
+in 97 % of the clips; the last three decide what is drawn there, and corners were what was wrong."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,9 @@ class Conditioner:
         uniform = self._uniform()
         shifted = _SHIFT * uniform / (1.0 + (_SHIFT - 1.0) * uniform)
         steps = torch.tensor(DISTILLED_SIGMAS[:-1], device=self._device)
-        published = steps[self._integers(len(steps))]
+        weights = torch.tensor(_LEVEL_WEIGHTS, device=self._device)
+        drawn = torch.multinomial(weights, self.batch, replacement=True, generator=self._generator)
+        published = steps[drawn]
         return torch.where(self._uniform() < self._shares.published_level, published, shifted)
 
     def draw(self) -> Inputs:

@@ -51,12 +51,12 @@ PARTS: dict[Kind, tuple[str, ...]] = {
     "chime": (*PICTURE_PARTS, "audio_attn1", "audio_ff"),
 }
 RANKS: dict[Kind, int] = {
-    "control": 12,
-    "colorizer": 12,
-    "cameraman": 12,
-    "identity": 6,
-    "striped": 6,
-    "chime": 6,
+    "control": 6,
+    "colorizer": 5,
+    "cameraman": 5,
+    "identity": 4,
+    "striped": 3,
+    "chime": 3,
 }
 _SHARES: dict[Kind, Shares] = {
     # A voice is imitated in sound that is generated; a guide is the stronger, the less else is given.

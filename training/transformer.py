@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from scope_ltx.conditioning.reference import VideoReference, reference_coords
@@ -246,6 +246,7 @@ def empty_clips(config: LTX2Config, audio_used: int, device: torch.device) -> Cl
 def main() -> None:
     parser = stage_arguments("Trains the connectors and the transformer by flow matching")
     add_batches(parser)
+    parser.add_argument("--start", type=Path, default=None, help="weights to begin with")
     parser.add_argument("--rehearse", type=int, default=0, help="only time so many steps on random latents")
     arguments = parser.parse_args()
     stage = stage_of("rehearsal" if arguments.rehearse else "transformer", arguments)
@@ -268,6 +269,8 @@ def main() -> None:
     state = stage.resume()
     if state is not None:
         masters.restore(state)
+    elif arguments.start is not None:
+        masters.load(load_file(arguments.start))
     courses = base_courses(arguments, stage, model, empty)
     trainable = Trainable(model, masters, courses, graphed=arguments.graph)
     stage.start_clock()

@@ -2,10 +2,10 @@
 
     python -m training.vocoder --audio-vae training/out/audio_vae.safetensors --device cpu --seconds 1500
 
-The first stages, at 500 and 1000 Hz, have as many values a second as the sound has samples. They learn to write
-blocks of samples into their channels, and the later stages only put these in order: upsamplers that interleave
-channels, residuals that are zero. That is exact and needs a tenth of the arithmetic; how well it learns is not
-measured yet. The world has nothing above 8 kHz, so the bandwidth extension is left at its resampler.
+The first stage, at the 100 Hz of the mel frames, understands them; the next two, at 500 and 1000 Hz, write blocks of
+samples into their channels, and the later ones only put these in order: upsamplers that interleave channels, residuals
+that are zero. That is exact and needs a tenth of the arithmetic. The world has nothing above 8 kHz, so the bandwidth
+extension is left at its resampler.
 
 The world's sounds begin on the grid of mel frames, so that a spectrogram tells even their phase: samples are
 compared directly too, beside spectrograms that do not hear it.
@@ -20,13 +20,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from scope_ltx.models.antialias import Activation, SwitchedActivation, antialiased_snake, switchable_activations
 from scope_ltx.models.small.draw import draw_state, generator_for, shapes_of
 from scope_ltx.models.small.sizes import (
+    BWE_FACTORS,
     MELS,
     STFT_LENGTH,
     VOCODER_FACTORS,
+    VOCODER_KERNELS,
     VOCODER_RATE,
     VOCODER_RESNET_KERNELS,
     build_vocoder,
@@ -44,7 +47,7 @@ from training.stage import Stage, stage_arguments, stage_of
 RATE = 1e-3
 """At 3e-3 the loss rose again after 100 steps."""
 LATENTS, BATCH = 26, 16
-LEARNING_STAGES = 2
+LEARNING_STAGES = 3
 _MEL_CENTRE, _MEL_SPREAD = -6.0, 3.0
 _LEVEL = 0.2
 """Of the sound, by the scale of the values within."""
@@ -95,7 +98,8 @@ def initial_weights(seed: int) -> dict[str, Tensor]:
             tensor.mul_(0.3)
         elif ".upsamplers." in name and name.endswith("weight"):
             # Inputs come first in a transposed kernel, and a result hears only kernel / stride of its taps.
-            tensor.mul_((tensor.shape[1] / tensor.shape[0]) ** 0.5 * 1.4)
+            factors = VOCODER_FACTORS if name.startswith("vocoder.") else BWE_FACTORS
+            tensor.mul_((tensor.shape[1] / tensor.shape[0] * factors[int(name.split(".")[2])]) ** 0.5)
     state["mel_stft.mel_basis"] = mel_filterbank(MELS, STFT_LENGTH, VOCODER_RATE)
     state["mel_stft.stft_fn.forward_basis"], state["mel_stft.stft_fn.inverse_basis"] = stft_bases(STFT_LENGTH)
     _centre_input(state["vocoder.conv_in.weight"], state["vocoder.conv_in.bias"])
@@ -115,14 +119,15 @@ def _centre_input(weight: Tensor, bias: Tensor) -> None:
 
 
 def _interleaver(state: dict[str, Tensor], stage: int) -> None:
-    """Channels c and c + C / 2 become even and odd samples of channel c; what `interleave` does."""
+    """What `interleave` does."""
     weight, bias = (state[f"vocoder.upsamplers.{stage}.{kind}"] for kind in ("weight", "bias"))
     weight.zero_()
     bias.zero_()
-    half = torch.arange(weight.shape[1])
-    # Of four taps at a stride of two, the middle ones are the two samples of their input.
-    weight[half, half, 1] = 1.0
-    weight[half + len(half), half, 2] = 1.0
+    factor, kernel = VOCODER_FACTORS[stage], VOCODER_KERNELS[stage]
+    kept = torch.arange(weight.shape[0] // factor)
+    for phase in range(factor):
+        # The middle taps of a kernel are the samples of their own input.
+        weight[kept + phase * len(kept), kept, (kernel - factor) // 2 + phase] = 1.0
     blocks = len(VOCODER_RESNET_KERNELS)
     for name, tensor in state.items():
         if name.startswith(tuple(f"vocoder.resnets.{stage * blocks + block}.convs2." for block in range(blocks))):
@@ -135,10 +140,10 @@ def _mono_output(weight: Tensor) -> None:
     weight[:, 0, weight.shape[2] // 2] = _LEVEL
 
 
-def interleave(x: Tensor) -> Tensor:
-    """(B, C, T) -> (B, C / 2, 2 T)."""
+def interleave(x: Tensor, factor: int) -> Tensor:
+    """(B, C, T) -> (B, C / factor, factor T): channels c, c + C / factor, ... are samples of channel c in turn."""
     batch, channels, length = x.shape
-    return x.view(batch, 2, channels // 2, length).permute(0, 2, 3, 1).flatten(2)
+    return x.view(batch, factor, channels // factor, length).permute(0, 2, 3, 1).flatten(2)
 
 
 def core(vocoder: Any, mel: Tensor) -> Tensor:
@@ -149,8 +154,10 @@ def core(vocoder: Any, mel: Tensor) -> Tensor:
         x = vocoder.upsamplers[stage](x)
         resnets = vocoder.resnets[stage * blocks : (stage + 1) * blocks]
         x = torch.stack([resnet(x) for resnet in resnets]).mean(0)
-    for _ in range(LEARNING_STAGES, len(VOCODER_FACTORS)):
-        x = interleave(x)
+    for stage in range(LEARNING_STAGES, len(VOCODER_FACTORS)):
+        x = interleave(x, VOCODER_FACTORS[stage])
+        # An upsampler leaves half of the channels: those that nothing was interleaved into are zero.
+        x = functional.pad(x, (0, 0, 0, vocoder.upsamplers[stage].out_channels - x.shape[1]))
     low: Tensor = vocoder.conv_out(vocoder.act_out(x))
     return low
 

@@ -17,16 +17,18 @@ from training.world.words import SIZES
 
 Floats = npt.NDArray[np.float64]
 
-SLIDE_PER_S = 0.1
-"""Frame widths, or heights, a second: half the frame in the default chunk of 5.4 s."""
-BOUNCE_S = 1.4
+SLIDE_PER_S = 0.065
+"""Frame widths, or heights, a second: a third of the frame in the default chunk of 5.4 s."""
+BOUNCE_S = 1.8
+BOUNCE_HEIGHT, PAIR_BOUNCE_HEIGHT = 0.3, 0.14
+"""Of the frame. At most 200 pixels a second in a default frame: 67 in the 8 frames of one latent."""
 ORBIT_S = 3.2
 BLINK_S = 1.6
 BLINK_ON = 0.6
 GROWTH_PER_S = 0.12
-PAN_PER_S = 0.08
-ZOOM_PER_S = 0.08
-PAIR_SCALE = 0.75
+PAN_PER_S = 0.06
+ZOOM_PER_S = 0.06
+PAIR_SCALE = 0.8
 """Two objects share the frame, so each is smaller."""
 
 _WRAP_MARGIN = 0.25
@@ -108,12 +110,12 @@ def _move(thing: Object, seconds: Floats, pair: bool) -> tuple[Floats, Floats, F
             sign = 1.0 if thing.motion == "moves down" else -1.0
             y = _wrapped(y + sign * SLIDE_PER_S * seconds)
         case "bounces steadily":
-            height = 0.18 if pair else 0.38
+            height = PAIR_BOUNCE_HEIGHT if pair else BOUNCE_HEIGHT
             y = y - height * np.abs(np.sin(math.pi * (seconds / BOUNCE_S + thing.phase)))
         case "circles around":
             angle = 2.0 * math.pi * (seconds / ORBIT_S + thing.phase)
-            x = x + 0.14 * np.cos(angle)
-            y = y + (0.08 if pair else 0.16) * np.sin(angle)
+            x = x + 0.13 * np.cos(angle)
+            y = y + (0.07 if pair else 0.14) * np.sin(angle)
         case "grows slowly":
             scale = np.minimum(0.7 + GROWTH_PER_S * seconds, 1.3)
         case "shrinks slowly":

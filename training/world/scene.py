@@ -142,20 +142,23 @@ def _placed(rng: random.Random, kind: tuple[str, str, str], lane: int | None, ca
     x = rng.uniform(0.3, 0.7)
     y = rng.uniform(0.35, 0.65) if lane is None else (0.25, 0.75)[lane] + rng.uniform(-0.02, 0.02)
     if motion in {"slides right", "slides left"}:
-        x = rng.uniform(0.2, 0.28)
+        x = rng.uniform(0.3, 0.33)
         x = x if motion == "slides right" else 1.0 - x
     elif motion in {"moves up", "moves down"}:
-        y = rng.uniform(0.74, 0.8)
+        y = rng.uniform(0.71, 0.74)
         y = y if motion == "moves up" else 1.0 - y
     elif motion == "bounces steadily":
-        y = rng.uniform(0.68, 0.72) if lane is None else (0.38, 0.86)[lane]
+        y = rng.uniform(0.66, 0.72) if lane is None else (0.36, 0.83)[lane]
     elif motion == "circles around":
-        x = rng.uniform(0.4, 0.6)
+        x = rng.uniform(0.44, 0.56)
         y = rng.uniform(0.45, 0.55) if lane is None else y
+    elif motion in {"grows slowly", "shrinks slowly"}:
+        x = rng.uniform(0.43, 0.57)
+        y = rng.uniform(0.44, 0.56) if lane is None else y
     if camera == "pans left":
-        x = rng.uniform(0.22, 0.3)
+        x = rng.uniform(0.32, 0.36)
     elif camera == "pans right":
-        x = rng.uniform(0.7, 0.78)
+        x = rng.uniform(0.64, 0.68)
     elif camera != "static":
-        x, y = rng.uniform(0.44, 0.56), rng.uniform(0.44, 0.56)
+        x, y = rng.uniform(0.47, 0.53), rng.uniform(0.47, 0.53)
     return Object(shape, colour, size, motion, x, y, rng.random(), rng.uniform(0.95, 1.05))

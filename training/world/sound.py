@@ -110,7 +110,7 @@ def _on_grid(moment_s: float, start_s: float) -> float:
 
 
 def _click(device: torch.device | str) -> Tensor:
-    return _struck(_CLICK_TONES_HZ, 0.012, 0.3, device)
+    return _struck(_CLICK_TONES_HZ, 0.02, 0.55, device)
 
 
 def _bell(device: torch.device | str) -> Tensor:

@@ -42,10 +42,13 @@ AUDIO_MULTIPLIERS = (1, 2, 4)
 AUDIO_RES_BLOCKS = 1
 AUDIO_LATENT_CHANNELS, AUDIO_LATENT_MELS, MELS = 8, 16, 64
 
-VOCODER_CHANNELS, BWE_CHANNELS = 128, 32
-VOCODER_KERNELS, VOCODER_FACTORS = (11, 4, 4, 4, 4, 4), (5, 2, 2, 2, 2, 2)
+VOCODER_CHANNELS, BWE_CHANNELS = 256, 32
+VOCODER_KERNELS, VOCODER_FACTORS = (3, 11, 4, 4, 4, 8), (1, 5, 2, 2, 2, 4)
+"""The published core has kernels (11, 4, 4, 4, 4, 4) and factors (5, 2, 2, 2, 2, 2). At these widths it needs a stage at
+the rate of the mel frames: the first upsampler then makes samples of what that stage has understood, instead of the
+later ones having to understand a spectrogram in fifths."""
 BWE_KERNELS, BWE_FACTORS = (12, 11, 4, 4, 4), (6, 5, 2, 2, 2)
-VOCODER_RESNET_KERNELS, BWE_RESNET_KERNELS = (3, 11), (3,)
+VOCODER_RESNET_KERNELS, BWE_RESNET_KERNELS = (3, 5), (3,)
 RESNET_DILATIONS = (1, 3)
 """Published: kernels 3, 7, 11 and dilations 1, 3, 5 in both generators. Nearly all of the vocoder's time on a CPU
 is in the anti-aliased activations of these blocks, whatever the width."""
@@ -156,6 +159,8 @@ def _dilations(kernels: tuple[int, ...]) -> list[list[int]]:
 def build_vocoder() -> nn.Module:
     module: nn.Module = LTX2VocoderWithBWE(
         hidden_channels=VOCODER_CHANNELS,
+        upsample_kernel_sizes=list(VOCODER_KERNELS),
+        upsample_factors=list(VOCODER_FACTORS),
         resnet_kernel_sizes=list(VOCODER_RESNET_KERNELS),
         resnet_dilations=_dilations(VOCODER_RESNET_KERNELS),
         bwe_hidden_channels=BWE_CHANNELS,
