@@ -27,9 +27,11 @@ published: only the catalog tells that they are in-context LoRAs."""
 RANK = 4
 
 _PICTURE_PARTS = ("attn1", "attn2", "ff")
+_GAINS: dict[LoraKind, float] = {"in_context": 0.03}
 _GAIN = 0.45
 """Of a change, where weights that were just drawn have 1: a picture of the trained model moves by a few levels of
-255, and stays the same to the eye."""
+255, and stays the same to the eye. Less for in-context LoRAs: what the shipped weights take from a reference by
+themselves is little, and more would drown it."""
 
 Factors = dict[str, tuple[Tensor, Tensor]]
 """{module: (down (r, in), up (out, r))}."""
@@ -54,6 +56,7 @@ def write_stand_ins(directory: Path, shapes: Mapping[str, torch.Size], seed: int
 def _draw_factors(kind: LoraKind, shapes: Mapping[str, torch.Size], generator: torch.Generator) -> Factors:
     """For every layer that published LoRAs of this kind change."""
     parts = AUDIO_PARTS if kind == "identity" else _PICTURE_PARTS
+    gain = _GAINS.get(kind, _GAIN)
     factors = {}
     for key in sorted(shapes):
         if not _is_changed(key, shapes[key], parts):
@@ -61,7 +64,7 @@ def _draw_factors(kind: LoraKind, shapes: Mapping[str, torch.Size], generator: t
         rows, columns = shapes[key]
         # up @ down has entries with a deviation of gain / sqrt(columns): as `draw_state` draws a matrix.
         down = torch.randn(RANK, columns, generator=generator) / math.sqrt(columns)
-        up = torch.randn(rows, RANK, generator=generator) * (_GAIN / math.sqrt(RANK))
+        up = torch.randn(rows, RANK, generator=generator) * (gain / math.sqrt(RANK))
         factors[key.removesuffix(".weight")] = (down, up)
     return factors
 
