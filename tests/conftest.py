@@ -18,11 +18,3 @@ def small_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from scope_ltx.models.small import ensure_small_model  # noqa: PLC0415 - not for tests without a model
 
     return ensure_small_model(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="session")
-def untrained_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same model with weights that are laid out by hand, for what must hold whatever a model has learnt."""
-    from scope_ltx.models.small import ensure_untrained_model  # noqa: PLC0415 - not for tests without a model
-
-    return ensure_untrained_model(tmp_path_factory.mktemp("untrained"))

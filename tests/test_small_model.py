@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from safetensors import safe_open
 
 from scope_ltx.catalog import LORA_DIRECTORY, load_catalog
 from scope_ltx.checkpoints.reader import CheckpointFile
+from scope_ltx.config import LTX2Config
+from scope_ltx.inputs import ChunkInputs, Samples
 from scope_ltx.lora.file import LoraFile, linear_shapes
 from scope_ltx.lora.kinds import LoraHint
 from scope_ltx.manifest import ModelFiles, load_manifest
 from scope_ltx.models.components import Components, load_components
-from scope_ltx.models.small import WEIGHTS, ensure_small_model, ensure_untrained_model
+from scope_ltx.models.mel import LogMel
+from scope_ltx.models.small import WEIGHTS, ensure_small_model
 from scope_ltx.models.small.lora_weights import SMALL_LORAS
+from scope_ltx.models.small.published import add_stand_ins
 from scope_ltx.models.small.vocabulary import COLOURS, read_pieces
+from scope_ltx.pipeline import Pipeline
+from scope_ltx.request import Chunk, ChunkRequest
+from tests.fakes.clock import FakeClock
 from training.text import world_tokenizer
 
 PREFIXES = {
@@ -33,12 +44,38 @@ SECTIONS: dict[str, set[str]] = {
     "audio_vae": {"audio_vae", "vocoder"},
 }
 
+SHORT = LTX2Config(height=192, width=160, num_frames=41, randomize_seed=False)
+MOVING = "a large green square moves around on a white background"
+Generate = Callable[[str, int], Chunk]
+
 
 @pytest.fixture(scope="module")
 def components(small_model_dir: Path) -> Components:
     components = load_components(ModelFiles.in_directory(small_model_dir), torch.device("cpu"))
     components.place(components.plan(headroom_nbytes=0))
     return components
+
+
+@pytest.fixture(scope="module")
+def pipeline(components: Components) -> Pipeline:
+    return Pipeline(components, FakeClock())
+
+
+@pytest.fixture(scope="module")
+def generate(pipeline: Pipeline) -> Generate:
+    return functools.cache(lambda prompt, seed: pipeline.generate(ChunkRequest(SHORT, prompt, seed)))
+
+
+def still(colour: str) -> str:
+    return f"a large {colour} circle stays still on a black background"
+
+
+def levels(chunk: Chunk) -> npt.NDArray[np.float32]:
+    return chunk.frames.astype(np.float32)
+
+
+def relative(got: Samples, want: Samples) -> float:
+    return float(np.linalg.norm(got - want) / np.linalg.norm(want))
 
 
 def model_bytes(directory: Path) -> dict[str, bytes]:
@@ -155,10 +192,25 @@ def test_missing_weights_are_named_and_nothing_else_is_taken(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_untrained_model_lies_beside_and_has_the_same_files(small_model_dir: Path) -> None:
-    untrained = ensure_untrained_model(small_model_dir.parent)
-    assert untrained != small_model_dir
-    assert set(model_bytes(untrained)) == set(model_bytes(small_model_dir))
+def test_another_seed_draws_other_stand_ins_of_the_same_form(small_model_dir: Path, tmp_path: Path) -> None:
+    add_stand_ins(tmp_path, seed=1)
+    drawn = {path.relative_to(tmp_path) for path in tmp_path.rglob("*.safetensors")}
+    assert drawn >= {Path(LORA_DIRECTORY, load_catalog().find(name).file) for name in SMALL_LORAS}
+    assert ModelFiles.below(tmp_path).upsampler.relative_to(tmp_path) in drawn
+    for path in drawn:
+        if not (WEIGHTS / path).exists():
+            other, here = CheckpointFile(tmp_path / path), CheckpointFile(small_model_dir / path)
+            assert other.shapes == here.shapes
+            assert other.metadata == here.metadata
+            assert other.path.read_bytes() != here.path.read_bytes()
+
+
+def test_a_lora_that_is_there_is_not_replaced(tmp_path: Path) -> None:
+    trained = tmp_path / LORA_DIRECTORY / load_catalog().find("sync").file
+    trained.parent.mkdir(parents=True)
+    trained.write_bytes(b"trained")
+    add_stand_ins(tmp_path, seed=1)
+    assert trained.read_bytes() == b"trained"
 
 
 @pytest.mark.parametrize("name", SMALL_LORAS)
@@ -213,3 +265,70 @@ def test_vae_round_trip_keeps_the_colours_of_a_clip(components: Components) -> N
     columns = decoded[0, :, :, 32:96]
     halves = torch.stack([columns[..., 20:44], columns[..., 84:108]]).mean(dim=(2, 3, 4))
     assert (halves - colours).abs().max() < 0.2
+
+
+def test_audio_vae_round_trip_keeps_a_loudness(components: Components) -> None:
+    """Of a tone, and of one 40 dB softer, in the band where it is."""
+    vae = components.audio_vae
+    tone = torch.sin(2 * torch.pi * 1000 / 16_000 * torch.arange(16_000)).expand(2, -1)
+    for amplitude in (0.2, 0.002):
+        mel = LogMel(torch.device("cpu"))(tone * amplitude)[None]
+        with torch.inference_mode():
+            decoded = vae.decode(vae.encode(mel).latent_dist.mode(), return_dict=False)[0]
+        band = mel[0, 0, 50].argmax()
+        # The ends hear the reflection at the edge, and the VAE what lies before the beginning.
+        wanted, got = (spectrogram[0, :, 12:-12, band].mean().item() for spectrogram in (mel, decoded))
+        assert got == pytest.approx(wanted, abs=0.5)
+
+
+def test_prompt_and_seed_both_matter(generate: Generate) -> None:
+    means = {
+        colour: levels(generate(still(colour), 7)).mean(axis=(0, 1, 2)) for colour in ("red", "green", "blue")
+    }
+    assert means["red"].argmax() == 0
+    assert means["green"].argmax() == 1
+    assert means["blue"].argmax() == 2
+    first, second = (levels(generate(still("red"), seed)) for seed in (7, 8))
+    assert np.abs(first - second).mean() > 5
+
+
+def test_what_moves_and_what_stays_is_the_prompts_and_there_is_no_grain(generate: Generate) -> None:
+    steps = {}
+    for prompt in (MOVING, still("red")):
+        frames = levels(generate(prompt, 7))
+        assert frames.std() > 25
+        steps[prompt] = np.abs(np.diff(frames, axis=0)).mean(axis=(1, 2, 3))
+        # A pixel is close to the mean of its neighbours.
+        grain = frames[:, 1:-1, 1:-1] - (frames[:, :-2, 1:-1] + frames[:, 2:, 1:-1]) / 2
+        assert np.abs(grain).mean() < 2
+    assert steps[still("red")].max() < 1.5
+    assert steps[MOVING].mean() > 2
+
+
+def test_the_sound_of_what_stays_is_one_tone_without_clicks(generate: Generate) -> None:
+    samples = generate(still("red"), 7).samples
+    assert samples.shape[0] == 2
+    # The world's tones have an amplitude of 0.2: -17 dB.
+    rms_db = 20 * np.log10(np.sqrt(np.mean(samples**2, axis=1)))
+    assert np.abs(rms_db + 17).max() < 6
+    spectrum = np.abs(np.fft.rfft(samples[0] * np.hanning(samples.shape[1]))) ** 2
+    flatness = np.exp(np.mean(np.log(spectrum + 1e-20))) / np.mean(spectrum)
+    assert flatness < 1e-3  # noise has about 0.56
+    # A full-scale sine of 2000 Hz, the world's highest tone, changes by 0.26 from sample to sample.
+    assert np.abs(np.diff(samples)).max() < 0.3 * np.abs(samples).max()
+
+
+def test_a_standard_lora_is_seen_and_mild(pipeline: Pipeline, generate: Generate) -> None:
+    plain = generate(MOVING, 7)
+    changed = pipeline.generate(ChunkRequest(SHORT.updated(loras=[{"path": "dual-character"}]), MOVING, 7))
+    assert 2 < np.abs(levels(changed) - plain.frames).mean() < 25
+    assert relative(changed.samples, plain.samples) < 0.05
+
+
+def test_the_id_lora_changes_the_sound(pipeline: Pipeline, generate: Generate) -> None:
+    plain = generate(still("red"), 7)
+    config = SHORT.updated(audio_input="voice.wav", audio_mode="id_lora", identity_guidance_scale=0)
+    inputs = ChunkInputs(voice=np.zeros((2, 16_000), np.float32))
+    changed = pipeline.generate(ChunkRequest(config, still("red"), 7, inputs))
+    assert relative(changed.samples, plain.samples) > 0.1
+    assert np.abs(levels(changed) - plain.frames).mean() < 25

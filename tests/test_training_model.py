@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,13 +17,13 @@ from scope_ltx.config import LTX2Config
 from scope_ltx.manifest import ModelFiles
 from scope_ltx.models import small
 from scope_ltx.models.components import Components, load_components
-from scope_ltx.models.small.published import untrained_parts, write_parts
+from scope_ltx.models.small.published import Parts, write_parts
 from scope_ltx.models.text import PromptEncoder
 from scope_ltx.sampling.denoiser import Denoiser
 from scope_ltx.sampling.geometry import ChunkGeometry
 from scope_ltx.sampling.loop import euler_step
 from scope_ltx.sampling.workspace import Pass
-from training import unpack
+from training import audio_vae, unpack, video_vae, vocoder
 from training.clips import VOICE_TOKENS
 from training.conditions import GENERATED, GIVEN, PARTLY, noised
 from training.distill import moved
@@ -60,12 +59,14 @@ def model() -> JointModel:
 def product(model: JointModel, tmp_path_factory: pytest.TempPathFactory) -> Components:
     directory: Path = tmp_path_factory.mktemp("model")
     tokenizer = world_tokenizer()
-    parts = replace(
-        untrained_parts(SEED),
+    parts = Parts(
         transformer=model.transformer.state_dict(),
         connectors=model.connectors.state_dict(),
         text_encoder=text_encoder_state(SEED, tokenizer),
         tokenizer=tokenizer,
+        video_vae=video_vae.initial_weights(SEED),
+        audio_vae=audio_vae.initial_weights(SEED),
+        vocoder=vocoder.initial_weights(SEED),
     )
     write_parts(directory, parts, SEED)
     components = load_components(ModelFiles.below(directory), CPU)

@@ -34,7 +34,7 @@ from scope_ltx.models.small.sizes import (
     VOCODER_RESNET_KERNELS,
     build_vocoder,
 )
-from scope_ltx.models.small.vocoder_weights import mel_filterbank, stft_bases
+from scope_ltx.models.small.spectral_tables import mel_filterbank, stft_bases
 from training.audio_vae import build as build_audio_vae
 from training.audio_vae import encode, noise
 from training.export import read_audio_vae, read_vocoder, write_vocoder

@@ -24,7 +24,7 @@ class LoadOptions(BaseModel):
         default=None,
         min_length=1,
         max_length=4096,
-        description="Model directory. None: the host's own. small: a tiny untrained model, to try things out.",
+        description="Model directory. None: the host's own. small: a tiny model, to try things out.",
         json_schema_extra=ltx("load", "Model directory", 102, "text"),
     )
     device: StrictStr = Field(

@@ -3,9 +3,6 @@
 Same file names, key names, FP8 scales and metadata as the published model, only narrower and shallower. It draws
 flat shapes that move as a prompt says, with a tone and clicks that follow them, faster than real time on two CPU
 cores; weights/README.md says what it knows. Everything that loads it treats it as any other model directory.
-
-`write_untrained` makes one from weights that are laid out by hand, which needs no training: it shows moving
-colours and hums.
 """
 
 from __future__ import annotations
@@ -15,10 +12,9 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
-VERSION = 4
+VERSION = 5
 """Part of the directory's name: raise it whenever a change makes other bytes."""
 
 SEED = 20260305
@@ -39,15 +35,23 @@ def ensure_small_model(cache_dir: Path) -> Path:
 
     Raises OSError if `cache_dir` cannot be written, FileNotFoundError if the package lacks its weights.
     """
-    return _ensure(cache_dir / f"small-v{VERSION}-seed{SEED}", _write_trained)
+    target = cache_dir / f"small-v{VERSION}-seed{SEED}"
+    if _is_whole(target):
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        fresh = scratch / "fresh"
+        fresh.mkdir()
+        _write(fresh)
+        (fresh / _SEAL).write_text(json.dumps(_digests(fresh), indent=1, sort_keys=True) + "\n")
+        _put_in_place(fresh, target, scratch / "damaged")
+    finally:
+        shutil.rmtree(scratch)
+    return target
 
 
-def ensure_untrained_model(cache_dir: Path) -> Path:
-    """Like `ensure_small_model`, for weights that are laid out by hand."""
-    return _ensure(cache_dir / f"untrained-v{VERSION}-seed{SEED}", _write_untrained)
-
-
-def _write_trained(directory: Path) -> None:
+def _write(directory: Path) -> None:
     if not WEIGHTS.is_dir():
         raise FileNotFoundError(
             f"the small model's weights are missing from {WEIGHTS}: install scope-ltx again, or train them "
@@ -58,28 +62,6 @@ def _write_trained(directory: Path) -> None:
 
     shutil.copytree(WEIGHTS, directory, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.md"))
     add_stand_ins(directory, SEED)
-
-
-def _write_untrained(directory: Path) -> None:
-    from scope_ltx.models.small.published import write_untrained_model  # noqa: PLC0415
-
-    write_untrained_model(directory, SEED)
-
-
-def _ensure(target: Path, write: Callable[[Path], None]) -> Path:
-    if _is_whole(target):
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        fresh = scratch / "fresh"
-        fresh.mkdir()
-        write(fresh)
-        (fresh / _SEAL).write_text(json.dumps(_digests(fresh), indent=1, sort_keys=True) + "\n")
-        _put_in_place(fresh, target, scratch / "damaged")
-    finally:
-        shutil.rmtree(scratch)
-    return target
 
 
 def _put_in_place(fresh: Path, target: Path, damaged: Path) -> None:

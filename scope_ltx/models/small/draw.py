@@ -1,7 +1,6 @@
-"""Seeded weights by name and shape: the random part that every module of the small model starts from.
+"""Seeded weights by name and shape: what training starts from, and all that the parts without training have.
 
-A `State` is a state dict in the modules' own names, float32. Designed weights then overwrite parts of it.
-Nothing here touches PyTorch's global random state.
+A `State` is a state dict in the modules' own names, float32. Nothing here touches PyTorch's global random state.
 """
 
 from __future__ import annotations
@@ -46,7 +45,3 @@ def draw_state(shapes: dict[str, torch.Size], generator: torch.Generator, gain: 
         else:
             state[name] = torch.zeros(shape)
     return state
-
-
-def uniform(shape: tuple[int, ...], low: float, high: float, generator: torch.Generator) -> Tensor:
-    return torch.rand(shape, generator=generator) * (high - low) + low

@@ -24,16 +24,10 @@ from scope_ltx.checkpoints.keys import (
 )
 from scope_ltx.manifest import ModelFiles
 from scope_ltx.models.small import sizes
-from scope_ltx.models.small.audio_vae_weights import audio_vae_weights
 from scope_ltx.models.small.draw import State, generator_for, shapes_of
-from scope_ltx.models.small.lora_weights import write_loras, write_stand_ins
+from scope_ltx.models.small.lora_weights import write_stand_ins
 from scope_ltx.models.small.safetensors_file import write_safetensors
-from scope_ltx.models.small.text_weights import connector_weights, text_encoder_weights
-from scope_ltx.models.small.transformer_weights import transformer_weights
 from scope_ltx.models.small.upsampler_weights import write_upsampler
-from scope_ltx.models.small.video_vae_weights import video_vae_weights
-from scope_ltx.models.small.vocabulary import read_pieces, train_tokenizer
-from scope_ltx.models.small.vocoder_weights import vocoder_weights
 from scope_quant.fp8 import FP8_DTYPE, quantize_per_tensor
 
 _FP8_NOTE = json.dumps({"format": "float8_e4m3fn"}).encode()
@@ -52,29 +46,6 @@ class Parts:
     video_vae: State
     audio_vae: State
     vocoder: State
-
-
-def untrained_parts(seed: int) -> Parts:
-    """Weights that are laid out by hand: colours of the prompt's words, and a quiet organ."""
-    tokenizer = train_tokenizer()
-    return Parts(
-        transformer=transformer_weights(seed),
-        connectors=connector_weights(seed),
-        text_encoder=text_encoder_weights(seed, read_pieces(tokenizer)),
-        tokenizer=tokenizer,
-        video_vae=video_vae_weights(seed),
-        audio_vae=audio_vae_weights(seed),
-        vocoder=vocoder_weights(seed),
-    )
-
-
-def write_untrained_model(directory: Path, seed: int) -> None:
-    """Write all files of a model that is not trained below `directory`, which must be empty: a stand-in that needs
-    no data."""
-    parts = untrained_parts(seed)
-    write_parts(directory, parts, seed)
-    write_upsampler(ModelFiles.below(directory).upsampler, seed)
-    write_loras(directory, parts.transformer, seed)
 
 
 def add_stand_ins(directory: Path, seed: int) -> None:

@@ -1,7 +1,7 @@
 """A small latent upsampler in the layout of the published x2 file: flat settings, no prefix, bfloat16.
 
-Untrained: what stage two starts from is a random function of stage one's latents. Nine tenths of that
-start is noise (0.909375), and the small transformer's flow ends where it does from anywhere.
+Not trained: what stage two starts from is a random function of stage one's latents, under a noise of nine tenths
+(0.909375).
 """
 
 from __future__ import annotations
