@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
+from benchmarks.quality.bf16_model import write_dequantised, write_unquantised
 from benchmarks.quality.borders import judge_border
 from benchmarks.quality.cases import Case, held_cases
 from benchmarks.quality.chimes import bells, rings
@@ -22,6 +24,7 @@ from benchmarks.quality.judge import Marks, judge_clip
 from benchmarks.quality.judging import Judging
 from benchmarks.quality.maker import Clip
 from benchmarks.quality.pictures import object_share, overlap, path_distance, psnr
+from benchmarks.quality.reconstruction import Reconstruction
 from benchmarks.quality.row_control import judge_camera, judge_guided
 from benchmarks.quality.row_driving import judge_driven
 from benchmarks.quality.row_id_lora import judge_voice
@@ -31,9 +34,14 @@ from benchmarks.quality.sounds import largest_difference, pitch_step, timbre_mat
 from benchmarks.quality.totals import breakdown, prompt_figures
 from benchmarks.quality.truth import true_clip, true_frames, true_sound
 from benchmarks.report import without_out
+from scope_ltx.checkpoints.reader import CheckpointFile
 from scope_ltx.config import LTX2Config
+from scope_ltx.manifest import ModelFiles
 from scope_ltx.media_in.open_reference import open_reference
+from scope_ltx.models.transformer import open_transformer
 from scope_ltx.sound_in.files import SoundReader
+from scope_quant.capability import Fp8Path
+from training.unpack import joint_state
 from training.world.grammar import caption
 from training.world.listen import find_tone
 from training.world.scene import Object, Scene
@@ -313,3 +321,39 @@ def test_randomness_elsewhere_changes_nothing() -> None:
     first = held_cases("style", 2)
     random.seed(2)
     assert held_cases("style", 2) == first
+
+
+def test_the_bf16_model_has_the_published_weights_multiplied_out(small_model_dir: Path, tmp_path: Path) -> None:
+    folders = {name: tmp_path / name for name in ("dequantised", "kept", "trained")}
+    for folder in folders.values():
+        folder.mkdir()
+    write_dequantised(small_model_dir, folders["dequantised"], keep_one=False)
+    write_dequantised(small_model_dir, folders["kept"], keep_one=True)
+    trained = tmp_path / "trained.safetensors"
+    save_file(joint_state(ModelFiles.below(small_model_dir)), trained)
+    write_unquantised(small_model_dir, trained, folders["trained"], keep_one=False)
+    files = {name: CheckpointFile(ModelFiles.below(folder).transformer) for name, folder in folders.items()}
+    quantised = {
+        name: [key for key, dtype in file.dtypes.items() if dtype == "F8_E4M3"] for name, file in files.items()
+    }
+    assert {name: len(keys) for name, keys in quantised.items()} == {"dequantised": 0, "kept": 1, "trained": 0}
+    state, again = (load_file(files[name].path) for name in ("dequantised", "trained"))
+    assert state.keys() == again.keys()
+    assert all(torch.equal(state[name], again[name]) for name in state if not name.endswith("scale_shift_table"))
+    open_transformer(files["dequantised"], dtype=torch.float32, fp8_path=Fp8Path.DEQUANTIZE)
+    less = tmp_path / "less.safetensors"
+    save_file(dict(list(load_file(trained).items())[1:]), less)
+    with pytest.raises(ValueError, match="lacks 1 weights"):
+        write_unquantised(small_model_dir, less, folders["trained"], keep_one=False)
+
+
+def test_the_autoencoders_give_a_clip_back(small_model_dir: Path, bouncing: Clip) -> None:
+    coders = Reconstruction(small_model_dir, "cpu")
+    frames = bouncing.frames[:9]
+    assert psnr(coders.clip(frames), frames) > 20.0
+    assert psnr(coders.still(frames[0]), frames[0]) > 20.0
+    assert psnr(coders.begins_with(frames[0], frames), frames[0]) > 20.0
+    sound = true_sound(BOUNCING, 1.2)
+    assert coders.sound(sound, 48_000).shape == (2, 48_000)
+    with pytest.raises(ValueError, match="to be heard"):
+        coders.sound(sound[:, :48_000], 48_000)

@@ -20,6 +20,7 @@ import torch
 
 from benchmarks.quality import (
     command,
+    row_ceiling,
     row_continuity,
     row_control,
     row_driving,
@@ -42,6 +43,7 @@ from scope_ltx.models.small import ensure_small_model
 
 ROWS: Mapping[str, MakeRow] = {
     "prompts": row_prompts.make_row,
+    "ceiling": row_ceiling.make_row,
     "i2v": row_i2v.make_row,
     "control": row_control.make_control,
     "colorizer": row_control.make_colorizer,

@@ -80,5 +80,7 @@ def _write(path: Path, published: State, state: State, *, keep_one: bool) -> Non
     for layer in kept:
         state |= {name: value for name, value in published.items() if name.startswith(f"{layer}.")}
     metadata = dict(CheckpointFile(path).metadata)
+    # The published tensors are mapped from the file, which must not change below them.
+    path.unlink()
     with torch.no_grad():
         write_safetensors(path, {name: value.contiguous() for name, value in state.items()}, metadata)
