@@ -27,6 +27,9 @@ from scope_ltx.sound_in.lengths import model_samples_for
 from scope_ltx.sound_in.resample import to_model_rate
 from scope_streaming.weights.graphs import EagerRunner
 
+_SEEN_FRAMES = 17
+"""Of a clip, to decode frame 0: still more change it by less than 69 dB, none but itself by 48."""
+
 
 class Reconstruction:
     """The VAEs and the vocoder of a model directory, with the product's own encoders and decoders around them."""
@@ -68,5 +71,5 @@ class Reconstruction:
 
     def begins_with(self, pixels: Frames, clip: Frames) -> Frames:
         """Frame 0 of a clip whose first frame is `pixels` (H, W, 3)."""
-        first: Frames = self.clip(np.concatenate([pixels[None], clip[1:]]))[0]
+        first: Frames = self.clip(np.concatenate([pixels[None], clip[1:_SEEN_FRAMES]]))[0]
         return first

@@ -25,7 +25,7 @@ def make_row(bench: Bench) -> Row:
     coders = Reconstruction(bench.maker.model, bench.maker.device)
 
     def made() -> Iterator[tuple[Scene, Clip, float]]:
-        for case in bench.published.cases[: bench.compared]:
+        for case in bench.published.cases[: bench.modes]:
             clip = true_clip(case.scene, bench.size)
             yield case.scene, clip, bench.fps
             sound = true_sound(case.scene, bench.maker.seconds + _MORE_S)
