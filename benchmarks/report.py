@@ -15,6 +15,9 @@ import torch
 
 RESULTS = Path(__file__).parent / "results"
 
+PLACES = ("--out", "--json", "--sheet", "--model", "--bf16-weights")
+"""Options that name a place on the machine."""
+
 
 def summary(seconds: list[float]) -> dict[str, float]:
     """Median and 95th percentile of a list of timings, rounded to 10 us."""
@@ -35,17 +38,25 @@ def machine(device: torch.device) -> dict[str, Any]:
         "cuda": torch.version.cuda,
         "diffusers": version("diffusers"),
         "transformers": version("transformers"),
-        "command": " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *without_out(sys.argv[1:])]),
+        "command": " ".join(["python -m", _module(Path(sys.argv[0])), *without_out(sys.argv[1:])]),
         "utc": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
-def without_out(arguments: list[str]) -> list[str]:
-    """The arguments but for `--out DIRECTORY`, which says nothing about what was measured."""
-    if "--out" not in arguments:
-        return arguments
-    at = arguments.index("--out")
-    return arguments[:at] + arguments[at + 2 :]
+def without_out(arguments: list[str], places: tuple[str, ...] = PLACES) -> list[str]:
+    """The arguments but for those that name a place, which say nothing about what was measured."""
+    kept, skipped = [], False
+    for argument in arguments:
+        if not skipped and argument.split("=")[0] not in places:
+            kept.append(argument)
+        # `--out DIRECTORY` is two arguments, `--out=DIRECTORY` one.
+        skipped = argument in places
+    return kept
+
+
+def _module(script: Path) -> str:
+    """What `python -m` was given: a module of this package, or a package of it."""
+    return f"benchmarks.{script.parent.name if script.stem == '__main__' else script.stem}"
 
 
 def write_json(name: str, result: dict[str, Any], directory: Path = RESULTS) -> Path:
