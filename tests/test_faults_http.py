@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scope_ltx.hosts.live import problems
+from scope_ltx.hosts.live.http import bodies
 from tests.fakes.live_app import SDP, app_of, assert_problem, listening, live, offer_sdp, until
 
 
@@ -102,7 +102,7 @@ async def test_too_many_connections_are_refused_and_the_rest_goes_on(
 async def test_a_body_that_never_comes_is_given_up(
     half_open: Callable[[str, bytes], socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(problems, "BODY_S", 0.3)
+    monkeypatch.setattr(bodies, "BODY_S", 0.3)
     head = b"POST /api/prompt HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
     async with listening(app_of()) as url:
         told = await closed(half_open(url, head + b"Content-Length: 99\r\n\r\n{"))

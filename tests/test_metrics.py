@@ -15,8 +15,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from scope_ltx.errors import UnsupportedError
-from scope_ltx.hosts.live.chunk_log import FIELDS, ChunkLog, JsonLines, MadeChunk, configure_logging
-from scope_ltx.hosts.live.explain import explained
+from scope_ltx.hosts.live.operations.chunk_log import ChunkLog
+from scope_ltx.hosts.live.operations.logs import FIELDS, JsonLines, configure_logging
+from scope_ltx.hosts.live.stream.explain import explained
+from scope_ltx.hosts.live.stream.made_chunk import MadeChunk
 from scope_ltx.request import Chunk, ChunkRequest, ChunkStats
 from tests.fakes.generator import TestCardGenerator
 from tests.fakes.live_app import app_of, live, serving, until
@@ -117,7 +119,7 @@ def lines() -> Any:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonLines())
-    logger = logging.getLogger("scope_ltx.hosts.live.chunk_log")
+    logger = logging.getLogger("scope_ltx.hosts.live.operations.chunk_log")
     before = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
@@ -133,7 +135,7 @@ def test_a_chunk_is_one_json_line(lines: Callable[[], list[str]]) -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", read.pop("time"))
     assert read.pop("message").startswith("chunk 7: 1.70 s of media, 2.00x real time")
     assert read == {
-        "level": "INFO", "logger": "scope_ltx.hosts.live.chunk_log", "chunk": 7, "media_s": 1.7,
+        "level": "INFO", "logger": "scope_ltx.hosts.live.operations.chunk_log", "chunk": 7, "media_s": 1.7,
         "real_time_factor": 2.0, "text_s": 0.1, "denoise_s": 0.75, "decode_s": 0.25, "steps": 8,
         "engine": "compile", "overlapped": True, "copied_nbytes": 10, "device_nbytes": 20, "pinned_nbytes": 30,
         "prompt": 'a "red" ball\non ice', "notes": ["height 70 became 64"],

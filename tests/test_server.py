@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from scope_ltx.config import LTX2Config
 from scope_ltx.errors import CheckpointError, GenerationCancelled
-from scope_ltx.hosts.live.api import create_app
-from scope_ltx.hosts.live.problems import MAX_JSON_BYTES
+from scope_ltx.hosts.live.app import create_app
+from scope_ltx.hosts.live.http.bodies import MAX_JSON_BYTES
 from scope_ltx.hosts.live.serve import bind, url_of
 from scope_ltx.manifest import load_manifest
 from scope_ltx.request import Chunk, ChunkRequest, Generator

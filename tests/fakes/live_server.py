@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 from scope_ltx.config import LTX2Config
-from scope_ltx.hosts.live.api import create_app
-from scope_ltx.hosts.live.garbage import keep_all_there_is
-from scope_ltx.hosts.live.http_server import http_server
+from scope_ltx.hosts.live.app import create_app
+from scope_ltx.hosts.live.http.server import http_server
+from scope_ltx.hosts.live.operations.garbage import keep_all_there_is
 from scope_ltx.hosts.live.serve import bind, url_of
 from scope_ltx.request import Chunk, ChunkRequest
 from scope_streaming.clock import SystemClock

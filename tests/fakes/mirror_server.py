@@ -9,9 +9,9 @@ import argparse
 import sys
 
 from scope_ltx.config import LTX2Config
-from scope_ltx.hosts.live.access import AccessPolicy
-from scope_ltx.hosts.live.api import create_app
-from scope_ltx.hosts.live.http_server import http_server
+from scope_ltx.hosts.live.app import create_app
+from scope_ltx.hosts.live.http.access import AccessPolicy
+from scope_ltx.hosts.live.http.server import http_server
 from scope_ltx.hosts.live.serve import bind, url_of
 from scope_streaming.clock import SystemClock
 from tests.fakes.mirror import MirrorGenerator

@@ -9,8 +9,8 @@ import re
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.exceptions import OperationError
 
-from scope_ltx.hosts.live.offers import bad_offer, no_address, said
-from scope_ltx.hosts.live.problems import ProblemError
+from scope_ltx.hosts.live.http.problems import ProblemError
+from scope_ltx.hosts.live.webrtc.offers import bad_offer, no_address, said
 
 logger = logging.getLogger(__name__)
 

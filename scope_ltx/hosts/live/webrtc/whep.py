@@ -7,10 +7,10 @@ from http import HTTPStatus
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from scope_ltx.hosts.live.offers import SDP, read_offer
-from scope_ltx.hosts.live.problems import ProblemBody, ProblemError
-from scope_ltx.hosts.live.stream import LiveStream
-from scope_ltx.hosts.live.viewers import Viewers
+from scope_ltx.hosts.live.http.problems import ProblemBody, ProblemError
+from scope_ltx.hosts.live.stream.live_stream import LiveStream
+from scope_ltx.hosts.live.webrtc.offers import SDP, read_offer
+from scope_ltx.hosts.live.webrtc.viewers import Viewers
 
 _PROBLEM = {"model": ProblemBody, "content": {"application/problem+json": {}}}
 _ENDPOINT = {"Allow": "HEAD, POST, OPTIONS", "Accept-Post": SDP}

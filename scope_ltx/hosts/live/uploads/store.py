@@ -15,9 +15,9 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import BinaryIO
 
-from scope_ltx.hosts.live.problems import BadFieldsError, FieldProblem, ProblemError
-from scope_ltx.hosts.live.upload_check import Checked, CheckLimits, RefusedFileError
-from scope_ltx.hosts.live.upload_kinds import HEAD_NBYTES, MEBI, TAKEN, FileType, Kind, Limits, sniff
+from scope_ltx.hosts.live.http.problems import BadFieldsError, FieldProblem, ProblemError
+from scope_ltx.hosts.live.uploads.check import Checked, CheckLimits, RefusedFileError
+from scope_ltx.hosts.live.uploads.kinds import HEAD_NBYTES, MEBI, TAKEN, FileType, Kind, Limits, sniff
 
 logger = logging.getLogger(__name__)
 
@@ -45,10 +45,10 @@ class Stored:
 
 
 async def check_in_child(path: Path, limits: CheckLimits) -> Checked:
-    """`upload_check` in a process of its own, without this one's secrets. Raises RefusedFileError, also when that
+    """`uploads.check` in a process of its own, without this one's secrets. Raises RefusedFileError, also when that
     process crashes or takes longer than CHECK_TIMEOUT_S."""
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-P", "-m", "scope_ltx.hosts.live.upload_check", str(path), json.dumps(asdict(limits)),
+        sys.executable, "-P", "-m", "scope_ltx.hosts.live.uploads.check", str(path), json.dumps(asdict(limits)),
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
         env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
     )  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 
 from scope_ltx.catalog import LORA_DIRECTORY, Catalog
 from scope_ltx.config import LTX2Config
-from scope_ltx.hosts.live.problems import FieldProblem
+from scope_ltx.hosts.live.http.problems import FieldProblem
 
 MEDIA_FIELDS = ("i2v_image", "audio_input", "reference_video")
 

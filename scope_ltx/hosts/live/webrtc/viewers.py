@@ -11,10 +11,9 @@ from http import HTTPStatus
 from aiortc import RTCPeerConnection, RTCRtpSender
 from aiortc.rtcrtpparameters import RTCRtpCodecCapability
 
-from scope_ltx.hosts.live.offers import KINDS, Kind, offered_kinds, parsed_offer
-from scope_ltx.hosts.live.options import MAX_VIEWERS
-from scope_ltx.hosts.live.peer import CONNECT_TIMEOUT_S, Peer
-from scope_ltx.hosts.live.problems import ProblemError
+from scope_ltx.hosts.live.http.problems import ProblemError
+from scope_ltx.hosts.live.webrtc.offers import KINDS, Kind, offered_kinds, parsed_offer
+from scope_ltx.hosts.live.webrtc.peer import CONNECT_TIMEOUT_S, Peer
 from scope_streaming.media.broadcast import Broadcaster
 from scope_streaming.media.encoder import Stream, VideoCodec
 from scope_streaming.media.tracks import BroadcastTrack
@@ -31,7 +30,7 @@ class Viewers:
         self,
         broadcaster: Broadcaster,
         *,
-        max_viewers: int = MAX_VIEWERS,
+        max_viewers: int,
         connect_timeout_s: float = CONNECT_TIMEOUT_S,
     ) -> None:
         self._broadcaster = broadcaster

@@ -9,10 +9,11 @@ from http import HTTPStatus
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import Response
 
-from scope_ltx.hosts.live.ingest import Ingest
-from scope_ltx.hosts.live.offers import MAX_SDP_BYTES, SDP, read_offer
-from scope_ltx.hosts.live.problems import ProblemBody, ProblemError, read_body, require_media_type
-from scope_ltx.hosts.live.trickle import SDP_FRAGMENT, read_fragment
+from scope_ltx.hosts.live.http.bodies import read_body, require_media_type
+from scope_ltx.hosts.live.http.problems import ProblemBody, ProblemError
+from scope_ltx.hosts.live.webrtc.ingest import Ingest
+from scope_ltx.hosts.live.webrtc.offers import MAX_SDP_BYTES, SDP, read_offer
+from scope_ltx.hosts.live.webrtc.trickle import SDP_FRAGMENT, read_fragment
 
 _PROBLEM = {"model": ProblemBody, "content": {"application/problem+json": {}}}
 _ENDPOINT = {"Allow": "POST, OPTIONS", "Accept-Post": SDP}

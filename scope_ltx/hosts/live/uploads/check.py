@@ -1,6 +1,6 @@
 """Opens one uploaded file in a process of its own, decodes all of it, and prints what it is as a line of JSON.
 
-    python -m scope_ltx.hosts.live.upload_check PATH '{"demuxers": [...], ...}'
+    python -m scope_ltx.hosts.live.uploads.check PATH '{"demuxers": [...], ...}'
 
 A file that crashes a decoder, or takes all memory or time, ends this process and not the server. A picture is
 written anew as PNG: what the server opens later was encoded here. Sound and clips stay as they are.

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from aiortc import RTCIceCandidate
 from aiortc.sdp import candidate_from_sdp
 
-from scope_ltx.hosts.live.problems import ProblemError
+from scope_ltx.hosts.live.http.problems import ProblemError
 
 SDP_FRAGMENT = "application/trickle-ice-sdpfrag"
 MAX_CANDIDATES = 64

@@ -6,8 +6,8 @@ from http import HTTPStatus
 
 from fastapi import APIRouter, Request, Response
 
-from scope_ltx.hosts.live.problems import refusals
-from scope_ltx.hosts.live.uploads import Stored, UploadStore
+from scope_ltx.hosts.live.http.problems import refusals
+from scope_ltx.hosts.live.uploads.store import Stored, UploadStore
 
 _BODY = {
     "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},

@@ -9,8 +9,8 @@ from fastapi import APIRouter
 from fastapi.responses import FileResponse
 from pydantic import BaseModel
 
-from scope_ltx.hosts.live.problems import ProblemError, refusals
-from scope_ltx.hosts.live.recording import Recorder, RecordingState
+from scope_ltx.hosts.live.http.problems import ProblemError, refusals
+from scope_ltx.hosts.live.recording.recorder import Recorder, RecordingState
 
 _NAME = re.compile(r"scope-[0-9]{8}-[0-9]{6}(_[0-9]{1,3})?(-[0-9]{1,4})?\.mp4")
 

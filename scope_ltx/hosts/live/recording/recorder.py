@@ -12,8 +12,8 @@ from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
 
-from scope_ltx.hosts.live.problems import ProblemError
-from scope_ltx.hosts.live.recording_files import OpenFile, RecordingFiles, open_exclusive
+from scope_ltx.hosts.live.http.problems import ProblemError
+from scope_ltx.hosts.live.recording.files import OpenFile, RecordingFiles, open_exclusive
 from scope_streaming.media.broadcast import Broadcaster, Subscription, SubscriptionClosedError
 from scope_streaming.media.encoder import EncodedPacket
 

@@ -6,13 +6,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Literal, Protocol
+from typing import Literal
 
 from scope_ltx.config import LTX2Config
-from scope_ltx.errors import GenerationCancelled, ScopeLtxError
-from scope_ltx.hosts.live.chunk_log import MadeChunk
-from scope_ltx.hosts.live.explain import explained
-from scope_ltx.request import Chunk, ChunkRequest, Generator
+from scope_ltx.errors import GenerationCancelled
+from scope_ltx.hosts.live.stream.explain import explained
+from scope_ltx.hosts.live.stream.loading import LoadingGenerator, ModelLoadError
+from scope_ltx.hosts.live.stream.made_chunk import ChunkObserver, MadeChunk
+from scope_ltx.request import Generator
 from scope_ltx.session import Session
 from scope_ltx.sound_in.track import TrackEnded
 from scope_streaming.clock import Clock
@@ -27,44 +28,6 @@ logger = logging.getLogger(__name__)
 StreamState = Literal["loading", "live", "error"]
 STOP_TIMEOUT_S = 1.5
 """A chunk gives up at its next step. What takes longer is left to the end of the process (daemon thread)."""
-
-
-class ModelLoadError(ScopeLtxError):
-    """The model could not be loaded, so there will be no stream."""
-
-
-class ChunkObserver(Protocol):
-    """Is told of every chunk, by whichever thread finishes it; of prompts by the event loop. Must be quick."""
-
-    def made(self, chunk: MadeChunk) -> None: ...
-
-    def failed(self, error: BaseException) -> None: ...
-
-    def prompt_shown(self, seconds: float) -> None:
-        """A new prompt is on air, so long after it came."""
-
-
-class LoadingGenerator:
-    """Loads the real generator on its first use, so the thread that will own the device also loads it."""
-
-    def __init__(self, start: Callable[[], Generator]) -> None:
-        self._start = start
-        self._generator: Generator | None = None
-
-    def submit(self, request: ChunkRequest) -> Future[Chunk]:
-        """Raises ModelLoadError once for every reason why there is no model, else what the generator raises."""
-        if self._generator is None:
-            try:
-                self._generator = self._start()
-            except Exception as error:
-                raise ModelLoadError(str(error) or type(error).__name__) from error
-            if request.cancel.is_set():
-                raise GenerationCancelled("stopped while the model was loading")
-        return self._generator.submit(request)
-
-    def close(self) -> None:
-        if self._generator is not None:
-            self._generator.close()
 
 
 class LiveStream:

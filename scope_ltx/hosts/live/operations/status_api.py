@@ -7,11 +7,11 @@ from http import HTTPStatus
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from scope_ltx.hosts.live.ingest import Ingest, IngestState
-from scope_ltx.hosts.live.problems import ProblemError, refusals
-from scope_ltx.hosts.live.recording import Recorder, RecordingState
-from scope_ltx.hosts.live.stream import LiveStream, StreamState
-from scope_ltx.hosts.live.viewers import Viewers
+from scope_ltx.hosts.live.http.problems import ProblemError, refusals
+from scope_ltx.hosts.live.recording.recorder import Recorder, RecordingState
+from scope_ltx.hosts.live.stream.live_stream import LiveStream, StreamState
+from scope_ltx.hosts.live.webrtc.ingest import Ingest, IngestState
+from scope_ltx.hosts.live.webrtc.viewers import Viewers
 
 _CODEC_NAMES = {"H264": "H.264", "VP8": "VP8"}
 

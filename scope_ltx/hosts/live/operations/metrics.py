@@ -14,10 +14,10 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from scope_ltx import __version__
-from scope_ltx.hosts.live.chunk_log import MadeChunk
-from scope_ltx.hosts.live.stream import LiveStream
-from scope_ltx.hosts.live.viewer_stats import ViewerStats, viewer_stats
-from scope_ltx.hosts.live.viewers import Viewers
+from scope_ltx.hosts.live.stream.live_stream import LiveStream
+from scope_ltx.hosts.live.stream.made_chunk import MadeChunk
+from scope_ltx.hosts.live.webrtc.viewer_stats import ViewerStats, viewer_stats
+from scope_ltx.hosts.live.webrtc.viewers import Viewers
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0)
 """Bucket limits: from a cached prompt's lookup to a chunk of the large model on a small device."""

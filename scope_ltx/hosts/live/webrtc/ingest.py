@@ -14,13 +14,13 @@ from typing import Literal
 from aiortc import MediaStreamTrack, RTCRtpReceiver, sdp
 from aiortc.rtcrtpparameters import RTCRtpCodecCapability
 
-from scope_ltx.hosts.live.consent import check_consent
-from scope_ltx.hosts.live.h264_offer import answer_to_sender, offer_to_aiortc
-from scope_ltx.hosts.live.offers import Kind, offered_kinds, parsed_offer
-from scope_ltx.hosts.live.peer import CONNECT_TIMEOUT_S, Peer
-from scope_ltx.hosts.live.problems import ProblemError
-from scope_ltx.hosts.live.received import LiveInput, Received, take_pictures, take_sound
-from scope_ltx.hosts.live.trickle import Fragment
+from scope_ltx.hosts.live.http.problems import ProblemError
+from scope_ltx.hosts.live.webrtc.consent import check_consent
+from scope_ltx.hosts.live.webrtc.h264_offer import answer_to_sender, offer_to_aiortc
+from scope_ltx.hosts.live.webrtc.offers import Kind, offered_kinds, parsed_offer
+from scope_ltx.hosts.live.webrtc.peer import CONNECT_TIMEOUT_S, Peer
+from scope_ltx.hosts.live.webrtc.received import LiveInput, Received, take_pictures, take_sound
+from scope_ltx.hosts.live.webrtc.trickle import Fragment
 
 logger = logging.getLogger(__name__)
 

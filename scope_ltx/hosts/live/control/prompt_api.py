@@ -7,8 +7,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, StrictStr, TypeAdapter, ValidationError
 
-from scope_ltx.hosts.live.problems import BadFieldsError, FieldProblem, json_body, read_json_object, refusals
-from scope_ltx.hosts.live.stream import LiveStream
+from scope_ltx.hosts.live.http.bodies import json_body, read_json_object
+from scope_ltx.hosts.live.http.problems import BadFieldsError, FieldProblem, refusals
+from scope_ltx.hosts.live.stream.live_stream import LiveStream
 from scope_ltx.mode_parameters import Real, Whole
 from scope_ltx.request import WeightedPrompt
 

@@ -17,7 +17,7 @@ from http import HTTPStatus
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from scope_ltx.hosts.live.problems import ProblemBody, json_response
+from scope_ltx.hosts.live.http.problems import ProblemBody, json_response
 
 RETRY_AFTER_S = 5
 _BASE = re.compile(r"(/[A-Za-z0-9._~-]+)+")

@@ -20,7 +20,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from scope_ltx.hosts.live.problems import ProblemBody, json_response
+from scope_ltx.hosts.live.http.problems import ProblemBody, json_response
 
 MIN_TOKEN_CHARACTERS = 16
 """64 bits when it is hexadecimal. There is no limit on how often a token may be tried."""

@@ -9,7 +9,8 @@ from typing import Literal
 from aiortc import sdp
 from fastapi import Request
 
-from scope_ltx.hosts.live.problems import ProblemError, read_body, require_media_type
+from scope_ltx.hosts.live.http.bodies import read_body, require_media_type
+from scope_ltx.hosts.live.http.problems import ProblemError
 
 Kind = Literal["audio", "video"]
 KINDS: tuple[Kind, ...] = ("video", "audio")
