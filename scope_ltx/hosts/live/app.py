@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -75,10 +76,9 @@ def create_app(
         try:
             yield
         finally:
-            if recorder is not None:
-                await recorder.close()
-            await viewers.close()
-            await stream.close()
+            # Together: each waits for a thread of its own, and any of those may not answer.
+            ending = [viewers.close(), stream.close()]
+            await asyncio.gather(*ending, *([recorder.close()] if recorder else []))
 
     places = {"/": _always, "/whip": lambda: ingest.has_place, "/whep": lambda: len(viewers) < max_viewers}
     app = _bare_app(lifespan, access, base_path, places)

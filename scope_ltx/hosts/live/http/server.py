@@ -8,8 +8,11 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+LAST_ANSWERS_S = 0.3
+"""Open requests get this long at shutdown. Then an upload or a download is cut off: with the stream's own stop it
+stays below two seconds."""
 GRACE_S = 1
-"""Open requests get this long at shutdown; with the stream's own stop it stays below two seconds."""
+"""A handler that goes on although nobody listens any more is cancelled after this."""
 HEADERS_S = 10.0
 """A connection on which a request's headers take longer is closed. A browser opens one ahead and uses it soon."""
 MAX_CONNECTIONS = 256
@@ -33,7 +36,8 @@ def http_server(
 
 
 def deadline_protocol(headers_s: float) -> type[H11Protocol]:
-    """uvicorn's protocol, which waits for a request's headers for ever, with an end to that."""
+    """uvicorn's protocol with an end to two things that it waits for without one: a request's headers, and at
+    shutdown an answer."""
 
     class DeadlineProtocol(H11Protocol):
         _deadline: asyncio.TimerHandle | None = None
@@ -45,6 +49,11 @@ def deadline_protocol(headers_s: float) -> type[H11Protocol]:
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
             self._watch()
+
+        def shutdown(self) -> None:
+            super().shutdown()
+            self._unwatch()
+            self._deadline = self.loop.call_later(LAST_ANSWERS_S, self.transport.abort)
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._unwatch()
