@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scope_ltx.hosts.live.http import bodies
-from tests.fakes.live_app import SDP, app_of, assert_problem, listening, live, offer_sdp, until
+from tests.fakes.live_app import SDP, app_of, assert_problem, listening, live, offer_sdp, serving, until
 
 
 async def tasks_are(count: int) -> None:
@@ -157,11 +157,7 @@ def test_no_offer_makes_the_server_fail(endpoint: str, statuses: set[int], offer
 
 @asynccontextmanager
 async def live_of(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://live") as client,
-    ):
+    async with serving(app) as client:
         await until(client, lambda status: status["state"] == "live")
         yield client
 

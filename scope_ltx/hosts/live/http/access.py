@@ -20,7 +20,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from scope_ltx.hosts.live.http.problems import ProblemBody, json_response
+from scope_ltx.hosts.live.http.problems import problem_response
 
 MIN_TOKEN_CHARACTERS = 16
 """64 bits when it is hexadecimal. There is no limit on how often a token may be tried."""
@@ -129,7 +129,7 @@ class AccessGuard:
         name = _host_name(headers.get("host", ""))
         if policy.hosts is not None and name not in policy.hosts:
             detail = f"this server is not called {name or 'nothing'}: use {', '.join(sorted(policy.hosts))}"
-            return _problem(HTTPStatus.MISDIRECTED_REQUEST, detail)
+            return problem_response(HTTPStatus.MISDIRECTED_REQUEST, detail)
         # A browser's preflight carries no token, and tells nothing.
         if _is_preflight(scope, headers) or (method in ("GET", "HEAD") and path in self._open):
             return None
@@ -137,10 +137,12 @@ class AccessGuard:
             if policy.knows(headers.get("authorization")):
                 return None
             detail = "the token is missing or wrong: send it as Authorization: Bearer TOKEN"
-            return _problem(HTTPStatus.UNAUTHORIZED, detail, {"WWW-Authenticate": 'Bearer realm="scope-ltx"'})
+            return problem_response(
+                HTTPStatus.UNAUTHORIZED, detail, {"WWW-Authenticate": 'Bearer realm="scope-ltx"'}
+            )
         if origin and not allowed and method in _CHANGING:
             detail = f"a page of {origin} may not change anything: start the server with --allow-origin {origin}"
-            return _problem(HTTPStatus.FORBIDDEN, detail)
+            return problem_response(HTTPStatus.FORBIDDEN, detail)
         return None
 
     def _with_cors(self, send: Send, origin: str, scope: Scope, request: Headers) -> Send:
@@ -174,8 +176,3 @@ def _host_name(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0].lower()
     return host.partition(":")[0].lower()
-
-
-def _problem(status: HTTPStatus, detail: str, headers: dict[str, str] | None = None) -> Response:
-    body = ProblemBody(title=status.phrase, status=status, detail=detail)
-    return json_response(body, status, "application/problem+json", headers or {})

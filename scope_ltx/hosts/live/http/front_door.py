@@ -17,7 +17,7 @@ from http import HTTPStatus
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from scope_ltx.hosts.live.http.problems import ProblemBody, json_response
+from scope_ltx.hosts.live.http.problems import problem_response
 
 RETRY_AFTER_S = 5
 _BASE = re.compile(r"(/[A-Za-z0-9._~-]+)+")
@@ -74,6 +74,4 @@ class FrontDoor:
 
 
 def _unavailable(detail: str) -> Response:
-    status = HTTPStatus.SERVICE_UNAVAILABLE
-    body = ProblemBody(title=status.phrase, status=status, detail=detail)
-    return json_response(body, status, "application/problem+json", {"Retry-After": str(RETRY_AFTER_S)})
+    return problem_response(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": str(RETRY_AFTER_S)})

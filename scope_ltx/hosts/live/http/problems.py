@@ -12,6 +12,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+PROBLEM_JSON = "application/problem+json"
 Responses = dict[int | str, dict[str, Any]]
 
 
@@ -32,7 +33,7 @@ class FieldProblem(BaseModel):
 
 
 class FieldProblems(BaseModel):
-    """The body of every 422."""
+    """The body of a 422 about fields."""
 
     detail: list[FieldProblem]
 
@@ -62,12 +63,22 @@ class BadFieldsError(Exception):
 
 
 def refusals(*statuses: int) -> Responses:
-    """What a route that refuses with these statuses tells in OpenAPI."""
-    problem = {"model": ProblemBody, "content": {"application/problem+json": {}}}
-    return {status: {"model": FieldProblems} if status == 422 else problem for status in statuses}
+    """What a route that refuses with these statuses tells in OpenAPI; a 422 is about fields."""
+    return {**problems(*statuses), **({422: {"model": FieldProblems}} if 422 in statuses else {})}
 
 
-def json_response(body: BaseModel, status: int, media_type: str, headers: Mapping[str, str]) -> Response:
+def problems(*statuses: int) -> Responses:
+    """The same for a route without fields, all of whose refusals are problems."""
+    return {status: {"model": ProblemBody, "content": {PROBLEM_JSON: {}}} for status in statuses}
+
+
+def problem_response(status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    """A refusal as it is sent, for middleware, which no exception handler stands around."""
+    body = ProblemBody(title=status.phrase, status=status, detail=detail)
+    return _json_response(body, status, PROBLEM_JSON, headers or {})
+
+
+def _json_response(body: BaseModel, status: int, media_type: str, headers: Mapping[str, str]) -> Response:
     """ASCII JSON: a field name that came in may hold a lone surrogate, which UTF-8 cannot carry back."""
     return Response(json.dumps(body.model_dump(mode="python")), status, dict(headers), media_type)
 
@@ -76,15 +87,14 @@ async def answer_problem(_: Request, error: Exception) -> Response:
     """Exception handler for `ProblemError`."""
     if not isinstance(error, ProblemError):
         raise TypeError(f"expected a ProblemError, got {type(error).__name__}")
-    body = ProblemBody(title=error.status.phrase, status=error.status, detail=error.detail)
-    return json_response(body, error.status, "application/problem+json", error.headers)
+    return problem_response(error.status, error.detail, error.headers)
 
 
 async def answer_bad_fields(_: Request, error: Exception) -> Response:
     """Exception handler for `BadFieldsError`."""
     if not isinstance(error, BadFieldsError):
         raise TypeError(f"expected BadFieldsError, got {type(error).__name__}")
-    return json_response(FieldProblems(detail=list(error.problems)), 422, "application/json", {})
+    return _json_response(FieldProblems(detail=list(error.problems)), 422, "application/json", {})
 
 
 def _sentence(problem: ErrorDetails) -> str:

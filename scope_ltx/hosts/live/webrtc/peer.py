@@ -37,11 +37,6 @@ class Peer:
         self._ended = asyncio.Event()
         self.connection.on("connectionstatechange", self._changed)
 
-    @property
-    def connected(self) -> bool:
-        """Whether it ever was."""
-        return self._connected.is_set()
-
     async def answer(self, offer_sdp: str, no_codec: ProblemError) -> str:
         """The answer with all candidates. Raises ProblemError: 400 for an offer that cannot be applied, 503 on a
         machine without an address, `no_codec` when none is in common."""

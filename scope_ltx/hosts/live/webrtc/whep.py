@@ -7,12 +7,11 @@ from http import HTTPStatus
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from scope_ltx.hosts.live.http.problems import ProblemBody, ProblemError
+from scope_ltx.hosts.live.http.problems import ProblemError, problems
 from scope_ltx.hosts.live.stream.live_stream import LiveStream
 from scope_ltx.hosts.live.webrtc.offers import SDP, read_offer
 from scope_ltx.hosts.live.webrtc.viewers import Viewers
 
-_PROBLEM = {"model": ProblemBody, "content": {"application/problem+json": {}}}
 _ENDPOINT = {"Allow": "HEAD, POST, OPTIONS", "Accept-Post": SDP}
 _RESOURCE = {"Allow": "DELETE, OPTIONS"}
 
@@ -28,7 +27,7 @@ def whep_router(stream: LiveStream, viewers: Viewers) -> APIRouter:
         response_class=Response,
         responses={
             201: {"content": {SDP: {}}, "description": "The SDP answer; Location is the viewer's resource."},
-            **dict.fromkeys((400, 406, 409, 413, 415, 503), _PROBLEM),
+            **problems(400, 406, 409, 413, 415, 503),
         },
         openapi_extra={"requestBody": {"required": True, "content": {SDP: {"schema": {"type": "string"}}}}},
     )
@@ -40,13 +39,13 @@ def whep_router(stream: LiveStream, viewers: Viewers) -> APIRouter:
         location = request.url.path.rstrip("/") + "/" + key
         return Response(answer, 201, {"Location": location}, media_type=SDP)
 
-    @router.head("/whep", response_class=Response, responses={409: _PROBLEM})
+    @router.head("/whep", response_class=Response, responses=problems(409))
     async def look() -> Response:
         """Whether there is a stream to watch: 200, or 409 with the seconds to wait."""
         _require_stream(stream)
         return Response(status_code=200, headers=_ENDPOINT)
 
-    @router.delete("/whep/{key}", response_class=Response, responses={404: _PROBLEM})
+    @router.delete("/whep/{key}", response_class=Response, responses=problems(404))
     async def leave(key: str) -> Response:
         """Stop watching."""
         if not await viewers.leave(key):

@@ -10,12 +10,11 @@ from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import Response
 
 from scope_ltx.hosts.live.http.bodies import read_body, require_media_type
-from scope_ltx.hosts.live.http.problems import ProblemBody, ProblemError
+from scope_ltx.hosts.live.http.problems import ProblemError, problems
 from scope_ltx.hosts.live.webrtc.ingest import Ingest
 from scope_ltx.hosts.live.webrtc.offers import MAX_SDP_BYTES, SDP, read_offer
 from scope_ltx.hosts.live.webrtc.trickle import SDP_FRAGMENT, read_fragment
 
-_PROBLEM = {"model": ProblemBody, "content": {"application/problem+json": {}}}
 _ENDPOINT = {"Allow": "POST, OPTIONS", "Accept-Post": SDP}
 _RESOURCE = {"Allow": "PATCH, DELETE, OPTIONS", "Accept-Patch": SDP_FRAGMENT}
 
@@ -43,7 +42,7 @@ def whip_router(ingest: Ingest) -> APIRouter:
         response_class=Response,
         responses={
             201: {"content": {SDP: {}}, "description": "The SDP answer; Location is the sender's resource."},
-            **dict.fromkeys((400, 406, 413, 415, 422, 503), _PROBLEM),
+            **problems(400, 406, 413, 415, 422, 503),
         },
         openapi_extra=_body(SDP),
     )
@@ -57,7 +56,7 @@ def whip_router(ingest: Ingest) -> APIRouter:
         "/whip/{key}",
         status_code=204,
         response_class=Response,
-        responses=dict.fromkeys((400, 404, 412, 413, 415, 422), _PROBLEM),
+        responses=problems(400, 404, 412, 413, 415, 422),
         openapi_extra=_body(SDP_FRAGMENT),
     )
     async def trickle(key: str, request: Request) -> Response:
@@ -67,7 +66,7 @@ def whip_router(ingest: Ingest) -> APIRouter:
         await ingest.trickle(key, fragment, request.headers.get("if-match"))
         return Response(status_code=204)
 
-    @router.delete("/whip/{key}", response_class=Response, responses={404: _PROBLEM})
+    @router.delete("/whip/{key}", response_class=Response, responses=problems(404))
     async def leave(key: str) -> Response:
         """Stop sending."""
         if not await ingest.leave(key):
