@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -108,6 +109,13 @@ async def test_a_body_that_never_comes_is_given_up(
         told = await closed(half_open(url, head + b"Content-Length: 99\r\n\r\n{"))
     assert told.startswith(b"HTTP/1.1 408")
     assert b"the body was not there after 0.3 s" in told
+
+
+def test_every_route_that_reads_a_body_tells_that_it_may_give_up() -> None:
+    routes = app_of(uploads=Path("never-made")).openapi()["paths"].values()
+    reading = [route for methods in routes for route in methods.values() if "requestBody" in route]
+    assert len(reading) == 6
+    assert [route["summary"] for route in reading if "408" not in route["responses"]] == []
 
 
 OFFER = asyncio.run(offer_sdp())

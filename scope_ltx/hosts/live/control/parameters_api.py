@@ -40,7 +40,7 @@ def parameters_router(stream: LiveStream, paths: AllowedPaths) -> APIRouter:
 
     @router.patch(
         "/parameters",
-        responses=refusals(400, 409, 413, 415, 422),
+        responses=refusals(400, 408, 409, 413, 415, 422),
         openapi_extra=json_body(LTX2Config.model_json_schema()),
     )
     async def update(request: Request) -> Updated:

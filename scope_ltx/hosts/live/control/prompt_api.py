@@ -55,7 +55,7 @@ def prompt_router(stream: LiveStream) -> APIRouter:
         """The prompt of the next chunk that starts."""
         return Prompt(prompt=session.prompt)
 
-    @router.post("/prompt", responses=refusals(400, 413, 415, 422), openapi_extra=json_body(_BODY))
+    @router.post("/prompt", responses=refusals(400, 408, 413, 415, 422), openapi_extra=json_body(_BODY))
     async def set_prompt(request: Request) -> Prompt:
         """Change the prompt, or the blend of prompts, from the next chunk that starts."""
         body = await read_json_object(request)

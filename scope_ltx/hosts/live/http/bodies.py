@@ -47,7 +47,7 @@ async def read_body(request: Request, limit_nbytes: int) -> bytes:
 
 
 async def read_json_object(request: Request) -> dict[str, Any]:
-    """The JSON object in the body. Raises ProblemError 415, 413 or 400, BadFieldsError when it is no object."""
+    """The JSON object in the body. Raises ProblemError 400, 408, 413 or 415, BadFieldsError for another value."""
     require_media_type(request, "application/json")
     body = await read_body(request, MAX_JSON_BYTES)
     try:

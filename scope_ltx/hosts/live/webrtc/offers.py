@@ -19,7 +19,7 @@ MAX_SDP_BYTES = 256 * 1024
 
 
 async def read_offer(request: Request) -> str:
-    """The SDP in the body. Raises ProblemError 415, 413 or 400."""
+    """The SDP in the body. Raises ProblemError 415, 413, 408 or 400."""
     require_media_type(request, SDP)
     body = await read_body(request, MAX_SDP_BYTES)
     try:

@@ -27,7 +27,7 @@ def whep_router(stream: LiveStream, viewers: Viewers) -> APIRouter:
         response_class=Response,
         responses={
             201: {"content": {SDP: {}}, "description": "The SDP answer; Location is the viewer's resource."},
-            **problems(400, 406, 409, 413, 415, 503),
+            **problems(400, 406, 408, 409, 413, 415, 503),
         },
         openapi_extra={"requestBody": {"required": True, "content": {SDP: {"schema": {"type": "string"}}}}},
     )

@@ -42,7 +42,7 @@ def whip_router(ingest: Ingest) -> APIRouter:
         response_class=Response,
         responses={
             201: {"content": {SDP: {}}, "description": "The SDP answer; Location is the sender's resource."},
-            **problems(400, 406, 413, 415, 422, 503),
+            **problems(400, 406, 408, 413, 415, 422, 503),
         },
         openapi_extra=_body(SDP),
     )
@@ -56,7 +56,7 @@ def whip_router(ingest: Ingest) -> APIRouter:
         "/whip/{key}",
         status_code=204,
         response_class=Response,
-        responses=problems(400, 404, 412, 413, 415, 422),
+        responses=problems(400, 404, 408, 412, 413, 415, 422),
         openapi_extra=_body(SDP_FRAGMENT),
     )
     async def trickle(key: str, request: Request) -> Response:
