@@ -22,7 +22,7 @@ from tests.fakes.generator import TestCardGenerator
 
 CONFIG = LTX2Config(height=64, width=320, num_frames=9)
 SDP = {"content-type": "application/sdp"}
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def app_of(start: Callable[[], Generator] = TestCardGenerator, **more: Any) -> FastAPI:
