@@ -329,6 +329,7 @@ class Patient(TestCardGenerator):
         raise GenerationCancelled("as asked")
 
 
+@pytest.mark.alone
 async def test_shutdown_cancels_the_chunk_and_leaves_no_thread() -> None:
     working = threading.Event()
     async with serving(app_of(lambda: Patient(working))):
@@ -339,6 +340,7 @@ async def test_shutdown_cancels_the_chunk_and_leaves_no_thread() -> None:
     assert not {name for name in names if name.startswith(("generation", "media-encoder"))}
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_process_within_two_seconds(number: signal.Signals) -> None:
     command = [sys.executable, "-m", "tests.fakes.live_server"]
