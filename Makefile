@@ -7,7 +7,11 @@ CONSTRAINTS ?= constraints/dev.txt
 TORCH ?= torch==2.13.0
 # In the words of the small model's world (scope_ltx/models/small/weights/README.md).
 DEMO_PROMPT ?= a large red circle bounces steadily and below it a medium blue star stays still on a navy background
+# A worker takes up to 2.5 GB.
+WORKERS ?= 2
 BIN := $(VENV)/bin
+SHARED = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
+	-m "not (network or browser or alone or slow)"
 READY := $(VENV)/.ready-$(notdir $(CONSTRAINTS))
 
 .PHONY: demo test test-fast soak check format bench-small clean
@@ -15,12 +19,16 @@ READY := $(VENV)/.ready-$(notdir $(CONSTRAINTS))
 demo: $(READY)
 	$(BIN)/scope-ltx serve --model small --prompt "$(DEMO_PROMPT)"
 
+# Two processes share the tests that only compute, with one thread of PyTorch's each. Tests that measure or pace
+# themselves by the wall clock have the machine for themselves afterwards.
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(SHARED)
+	$(BIN)/python -m pytest -m "(network or browser or alone) and not slow"
 
-# Without the tests that pace themselves to the wall clock or drive a browser.
+# Without those that need a network or a browser.
 test-fast: $(READY)
-	$(BIN)/python -m pytest -m "not network and not browser and not slow"
+	$(SHARED)
+	$(BIN)/python -m pytest -m "alone and not (network or browser or slow)"
 
 # A show of three minutes with a camera, prompts and viewers that come and go; half an hour of it with
 # SCOPE_LTX_SOAK_SECONDS=1800. docs/reliability.md has the result.

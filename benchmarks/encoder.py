@@ -30,7 +30,7 @@ import uvicorn
 
 from benchmarks.report import RESULTS, machine, write_json
 from scope_ltx.config import LTX2Config
-from scope_ltx.hosts.live.api import create_app
+from scope_ltx.hosts.live.app import create_app
 from scope_ltx.request import Chunk, ChunkRequest, ChunkStats
 from scope_streaming.clock import SystemClock
 from scope_streaming.media.encoder import VideoEncoder

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from scope_ltx.config import LTX2Config
     from scope_ltx.doctor import DeviceReport
     from scope_ltx.engine import EngineOptions
-    from scope_ltx.hosts.live.chunk_log import LogForm
+    from scope_ltx.hosts.live.operations.logs import LogForm
     from scope_ltx.hosts.live.options import HostOptions
     from scope_ltx.request import ChunkStats, Generator
     from scope_streaming.media.segment import Segment
@@ -83,7 +83,7 @@ class LibraryBackend:
         return probe_device(device)
 
     def start_logging(self, form: LogForm, level: str) -> None:
-        from scope_ltx.hosts.live.chunk_log import configure_logging
+        from scope_ltx.hosts.live.operations.logs import configure_logging
 
         configure_logging(form, level)
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from scope_ltx import cli
 from scope_ltx.catalog import load_catalog
 from scope_ltx.config import LTX2Config
-from scope_ltx.hosts.live.access import AccessPolicy, is_loopback
-from scope_ltx.hosts.live.allowed_paths import AllowedPaths, ForbiddenPathError
+from scope_ltx.hosts.live.control.allowed_paths import AllowedPaths, ForbiddenPathError
+from scope_ltx.hosts.live.http.access import AccessPolicy, is_loopback
 from scope_ltx.hosts.live.options import HostOptions
 from tests.fakes.cli_backend import FakeBackend
 from tests.fakes.live_app import SDP, app_of, assert_problem, serving

@@ -18,8 +18,8 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from scope_ltx.hosts.live.offers import SDP
-from scope_ltx.hosts.live.trickle import SDP_FRAGMENT
+from scope_ltx.hosts.live.webrtc.offers import SDP
+from scope_ltx.hosts.live.webrtc.trickle import SDP_FRAGMENT
 from tests.fakes.live_app import app_of
 from tests.fakes.network_viewer import Server, running_server
 

@@ -2,6 +2,7 @@
 
     scope_ltx -> scope_streaming     scope_ltx -> scope_quant     nothing else between the packages
     inside scope_ltx: a module may import its own room and the rooms below it
+    inside the live host: a folder may import the folders that LIVE_FOLDERS names for it, and its own files
 
 A new module of scope_ltx must be given a room in ROOMS.
 """
@@ -38,6 +39,18 @@ ROOMS = (
     {"cli", "backend", "generate", "clip", "doctor", "inspect_file"},
 )
 """From the ground up. "" is the package's own __init__."""
+
+LIVE_HOST = "scope_ltx.hosts.live"
+LIVE_FOLDERS: dict[str, set[str]] = {
+    "http": set(),
+    "stream": set(),
+    "uploads": {"http"},
+    "recording": {"http"},
+    "webrtc": {"http", "stream"},
+    "control": {"http", "stream"},
+    "operations": {"http", "stream", "recording", "webrtc"},
+}
+"""The live host's own files, which put these together, may import all of them."""
 
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
@@ -87,9 +100,25 @@ def wrong_arrows(module: str, imported: set[str], known: set[str]) -> list[str]:
             wrong.append(f"{module} -> {target}")
             continue
         inside = other == package == "scope_ltx" and target in known and target != package
-        if inside and room(target) > room(module):
+        if inside and (room(target) > room(module) or not allowed_in_live_host(module, target)):
             wrong.append(f"{module} -> {target}")
     return wrong
+
+
+def live_folder(module: str) -> str | None:
+    """ "" for the live host's own files, None for what is not of the live host."""
+    if module != LIVE_HOST and not module.startswith(LIVE_HOST + "."):
+        return None
+    name = module.removeprefix(LIVE_HOST).removeprefix(".").split(".")[0]
+    return name if (PACKAGES["scope_ltx"] / "hosts" / "live" / name).is_dir() else ""
+
+
+def allowed_in_live_host(module: str, target: str) -> bool:
+    importer, imported = live_folder(module), live_folder(target)
+    # What the live host is built of knows nothing of it; that is what `room` holds.
+    if not importer or imported is None or target == LIVE_HOST:
+        return True
+    return imported == importer or imported in LIVE_FOLDERS[importer]
 
 
 def test_every_arrow_is_allowed() -> None:
@@ -111,11 +140,35 @@ def test_every_arrow_is_allowed() -> None:
         ("scope_ltx.config", "from scope_ltx import pipeline"),
         ("scope_ltx.sampling.loop", "from ..pipeline import Pipeline"),
         ("scope_ltx.pipeline", "from scope_ltx.session import Session"),
+        ("scope_ltx.hosts.live.http.access", "from scope_ltx.hosts.live.stream.live_stream import LiveStream"),
+        ("scope_ltx.hosts.live.webrtc.whip", "from ..operations import metrics"),
+        ("scope_ltx.hosts.live.webrtc.viewers", "from scope_ltx.hosts.live.options import MAX_VIEWERS"),
     ],
 )
 def test_a_wrong_arrow_is_found(module: str, source: str) -> None:
-    known = {"scope_ltx.pipeline", "scope_ltx.session", "scope_ltx.config", "scope_ltx.errors"}
+    known = {name for name, _ in modules()}
     assert wrong_arrows(module, imports(source, module), known)
+
+
+def test_the_live_hosts_arrows_go_one_way_and_every_folder_has_them() -> None:
+    folders = {path.parent.name for path in (PACKAGES["scope_ltx"] / "hosts" / "live").glob("*/__init__.py")}
+    assert set(LIVE_FOLDERS) == folders
+    done: set[str] = set()
+    while ready := {name for name, below in LIVE_FOLDERS.items() if name not in done and below <= done}:
+        done |= ready
+    assert done == folders, "these import each other in a circle"
+
+
+def test_the_live_host_tells_the_arrows_that_are_held() -> None:
+    text = ast.get_docstring(
+        ast.parse((PACKAGES["scope_ltx"] / "hosts" / "live" / "__init__.py").read_text("utf-8"))
+    )
+    told = {}
+    for line in (text or "").splitlines():
+        name, _, rest = line.strip().partition(" ")
+        if line.startswith("    ") and name in LIVE_FOLDERS:
+            told[name] = set(rest.strip().partition("  ")[2].replace(",", " ").split())
+    assert told == LIVE_FOLDERS
 
 
 def test_files_and_functions_stay_readable() -> None:

@@ -36,6 +36,7 @@ def run(*arguments: str | Path, backend: FakeBackend | None = None) -> Result:
     return result
 
 
+@pytest.mark.alone
 def test_help_is_fast_and_light() -> None:
     program = (
         "import sys; from scope_ltx.cli import main\n"

@@ -21,8 +21,8 @@ import yaml
 from click.testing import CliRunner
 
 from scope_ltx import cli
-from scope_ltx.hosts.live.access import AccessPolicy
-from scope_ltx.hosts.live.front_door import checked_base_path
+from scope_ltx.hosts.live.http.access import AccessPolicy
+from scope_ltx.hosts.live.http.front_door import checked_base_path
 from tests.fakes.camera_sender import camera
 from tests.fakes.cli_backend import FakeBackend
 from tests.fakes.live_app import SDP, app_of, assert_problem, offer_sdp, serving, until

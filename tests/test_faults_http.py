@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -14,8 +15,8 @@ from fastapi import FastAPI
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scope_ltx.hosts.live import problems
-from tests.fakes.live_app import SDP, app_of, assert_problem, listening, live, offer_sdp, until
+from scope_ltx.hosts.live.http import bodies
+from tests.fakes.live_app import SDP, app_of, assert_problem, listening, live, offer_sdp, serving, until
 
 
 async def tasks_are(count: int) -> None:
@@ -102,12 +103,19 @@ async def test_too_many_connections_are_refused_and_the_rest_goes_on(
 async def test_a_body_that_never_comes_is_given_up(
     half_open: Callable[[str, bytes], socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(problems, "BODY_S", 0.3)
+    monkeypatch.setattr(bodies, "BODY_S", 0.3)
     head = b"POST /api/prompt HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
     async with listening(app_of()) as url:
         told = await closed(half_open(url, head + b"Content-Length: 99\r\n\r\n{"))
     assert told.startswith(b"HTTP/1.1 408")
     assert b"the body was not there after 0.3 s" in told
+
+
+def test_every_route_that_reads_a_body_tells_that_it_may_give_up() -> None:
+    routes = app_of(uploads=Path("never-made")).openapi()["paths"].values()
+    reading = [route for methods in routes for route in methods.values() if "requestBody" in route]
+    assert len(reading) == 6
+    assert [route["summary"] for route in reading if "408" not in route["responses"]] == []
 
 
 OFFER = asyncio.run(offer_sdp())
@@ -157,11 +165,7 @@ def test_no_offer_makes_the_server_fail(endpoint: str, statuses: set[int], offer
 
 @asynccontextmanager
 async def live_of(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    transport = httpx.ASGITransport(app)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://live") as client,
-    ):
+    async with serving(app) as client:
         await until(client, lambda status: status["state"] == "live")
         yield client
 

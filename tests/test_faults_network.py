@@ -28,6 +28,19 @@ BAD_S = 7
 SMALL = ("--height", "64", "--width", "320", "--frames", "25")
 
 
+UPLOAD_HEAD = (
+    b"POST /api/uploads HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/octet-stream\r\n"
+    b"Content-Length: 1000000\r\n\r\n"
+)
+
+
+async def until_there(directory: Path) -> None:
+    """A file is in it. Fails after 5 s."""
+    async with asyncio.timeout(5):
+        while not await asyncio.to_thread(lambda: list(directory.glob("*"))):  # noqa: ASYNC110 - of another process
+            await asyncio.sleep(0.02)
+
+
 async def settled(server: Server) -> None:
     async with httpx.AsyncClient(base_url=server.url) as client, asyncio.timeout(20):
         while (await client.get("/readyz")).status_code != 200:  # noqa: ASYNC110 - over HTTP
@@ -194,9 +207,11 @@ async def test_a_process_that_is_stopped_for_five_seconds_goes_on_where_it_was(t
 
 @pytest.mark.parametrize("prompt", ["a red ball", "hang"])
 async def test_sigterm_ends_it_within_two_seconds_with_the_recording_closed(tmp_path: Path, prompt: str) -> None:
-    """Also while the device does not answer: "hang" is a chunk that takes a minute."""
+    """While a file is on its way to it, and also while the device does not answer: "hang" is a chunk that takes a
+    minute."""
     loop = asyncio.get_running_loop()
-    with running_server(*SMALL, "--recordings", str(tmp_path)) as server:
+    recordings, uploads = tmp_path / "recordings", tmp_path / "uploads"
+    with running_server(*SMALL, "--recordings", str(recordings), "--uploads", str(uploads)) as server:
         async with joined(server), httpx.AsyncClient(base_url=server.url) as client:
             await asyncio.sleep(2)
             assert (await client.post("/api/recording")).status_code == 201
@@ -204,11 +219,16 @@ async def test_sigterm_ends_it_within_two_seconds_with_the_recording_closed(tmp_
             await client.post("/api/prompt", json={"prompt": prompt})
             await asyncio.sleep(1)
             recorded = (await client.get("/api/recording")).json()
+            _, sending = await asyncio.open_connection("127.0.0.1", httpx.URL(server.url).port)
+            sending.write(UPLOAD_HEAD + b"\x89PNG\r\n\x1a\n" + bytes(1000))
+            await until_there(uploads)
             server.process.terminate()
             told_s = loop.time()
             await asyncio.to_thread(server.process.wait, 10)
             took_s = loop.time() - told_s
+            sending.close()
     assert took_s < 2.0
-    written = read_back(tmp_path / recorded["files"][0])
+    assert list(uploads.iterdir()) == []
+    written = read_back(recordings / recorded["files"][0])
     assert float(written.pictures[-1]) / TICKS_PER_SECOND > recorded["seconds"] - 0.2
     assert float(written.sounds[-1]) / TICKS_PER_SECOND > recorded["seconds"] - 0.2

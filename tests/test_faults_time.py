@@ -133,7 +133,7 @@ WALL_CLOCK = {
     ("datetime", "utcnow"),
     ("date", "today"),
 }
-NAMES_ONLY = {"scope_ltx/hosts/live/recording.py"}
+NAMES_ONLY = {"scope_ltx/hosts/live/recording/recorder.py"}
 """The date is part of a recording's file name, and measures nothing."""
 
 

@@ -7,7 +7,7 @@ import sys
 
 PROGRAM = """
 import gc, weakref
-from scope_ltx.hosts.live.garbage import keep_all_there_is
+from scope_ltx.hosts.live.operations.garbage import keep_all_there_is
 
 class Node:
     pass

@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scope_ltx.config import LTX2Config
-from scope_ltx.hosts.live.ingest import Ingest
-from scope_ltx.hosts.live.problems import ProblemError
-from scope_ltx.hosts.live.received import Received, take_pictures, take_sound
+from scope_ltx.hosts.live.http.problems import ProblemError
+from scope_ltx.hosts.live.webrtc.ingest import Ingest
+from scope_ltx.hosts.live.webrtc.received import Received, take_pictures, take_sound
 from scope_ltx.inputs import Pixels, Samples
 from scope_ltx.session import Session
 from scope_streaming.media.handoff import Handoff

@@ -8,21 +8,29 @@ import json
 import logging
 import re
 from collections.abc import Callable
-from typing import Any
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import pytest
+from aiortc import RTCPeerConnection
+from aiortc.stats import RTCOutboundRtpStreamStats, RTCRemoteInboundRtpStreamStats, RTCStats
 from prometheus_client.parser import text_string_to_metric_families
 
 from scope_ltx.errors import UnsupportedError
-from scope_ltx.hosts.live.chunk_log import FIELDS, ChunkLog, JsonLines, MadeChunk, configure_logging
-from scope_ltx.hosts.live.explain import explained
+from scope_ltx.hosts.live.operations.chunk_log import ChunkLog
+from scope_ltx.hosts.live.operations.logs import FIELDS, JsonLines, configure_logging
+from scope_ltx.hosts.live.stream.explain import explained
+from scope_ltx.hosts.live.stream.made_chunk import MadeChunk
+from scope_ltx.hosts.live.webrtc.viewer_stats import Flow, viewer_stats
 from scope_ltx.request import Chunk, ChunkRequest, ChunkStats
 from tests.fakes.generator import TestCardGenerator
 from tests.fakes.live_app import app_of, live, serving, until
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 SECONDS_PER_CHUNK = 9 / 24
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 async def scraped(client: httpx.AsyncClient) -> Samples:
@@ -88,6 +96,59 @@ async def test_metrics_before_the_first_chunk_and_for_chunks_that_fail() -> None
     assert not [name for name, _ in samples if name == "scope_ltx_real_time_factor"]
 
 
+async def test_everything_that_an_operator_is_promised_has_a_name() -> None:
+    """docs/reliability.md, Operations."""
+    async with live() as client:
+        text = (await client.get("/metrics")).text
+    names = set(re.findall(r"^# TYPE scope_ltx_(\w+) ", text, re.MULTILINE))
+    chunks = {"chunk_seconds", "real_time_factor", "copied_bytes_total", "prompt_change_seconds"}
+    playing = {"buffer_seconds", "stalls_total", "stall_seconds_total", "av_offset_seconds"}
+    machine = {"device_memory_bytes", "pinned_memory_bytes", "tasks", "threads"}
+    viewers = {"viewers", "video_target_bits_per_second", "viewer_sent_bytes_total"}
+    network = {"viewer_round_trip_seconds", "viewer_loss_ratio", "viewer_jitter_seconds"}
+    assert (chunks | playing | machine | viewers | network) - names == set()
+
+
+class Reported:
+    """A sender of aiortc's as far as its statistics go."""
+
+    def __init__(self, kind: str, *stats: RTCStats) -> None:
+        self.kind = kind
+        self._stats = {each.id: each for each in stats}
+
+    async def getStats(self) -> dict[str, RTCStats]:  # noqa: N802 - aiortc's name
+        return self._stats
+
+
+def connection_of(*senders: Reported) -> RTCPeerConnection:
+    return cast(RTCPeerConnection, SimpleNamespace(getSenders=lambda: list(senders)))
+
+
+def outbound(kind: str, nbytes: int) -> RTCOutboundRtpStreamStats:
+    return RTCOutboundRtpStreamStats(NOW, "outbound-rtp", f"{kind}-out", 1, kind, "t", 9, nbytes, "track")
+
+
+def reported(kind: str, jitter: int, round_trip_s: float, lost: int) -> RTCRemoteInboundRtpStreamStats:
+    return RTCRemoteInboundRtpStreamStats(
+        NOW, "remote-inbound-rtp", f"{kind}-in", 1, kind, "t", 9, 1, jitter, round_trip_s, lost
+    )
+
+
+async def test_receivers_reports_become_seconds_and_shares_of_each_viewer() -> None:
+    picture = Reported("video", outbound("video", 70_000), reported("video", 900, 0.08, 64))
+    # The date was set while the report was on its way.
+    sound = Reported("audio", outbound("audio", 4_000), reported("audio", 480, -3600.0, 0))
+    connection = cast(RTCPeerConnection, SimpleNamespace(getSenders=lambda: [picture, sound]))
+    unheard = cast(
+        RTCPeerConnection, SimpleNamespace(getSenders=lambda: [Reported("video", outbound("video", 0))])
+    )
+    first, second = await viewer_stats({"one": connection, "two": unheard})
+    assert (first.name, second.name) == ("one", "two")
+    assert first.flows["video"] == Flow(70_000, 0.08, 0.25, 0.01)
+    assert first.flows["audio"] == Flow(4_000, None, 0.0, 0.01)
+    assert second.flows == {"video": Flow(0, None, None, None)}
+
+
 async def test_a_prompt_change_is_timed_until_it_is_on_air() -> None:
     async with live() as client:
         assert value(await scraped(client), "prompt_change_seconds_count") == 0
@@ -117,7 +178,7 @@ def lines() -> Any:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonLines())
-    logger = logging.getLogger("scope_ltx.hosts.live.chunk_log")
+    logger = logging.getLogger("scope_ltx.hosts.live.operations.chunk_log")
     before = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
@@ -133,7 +194,7 @@ def test_a_chunk_is_one_json_line(lines: Callable[[], list[str]]) -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", read.pop("time"))
     assert read.pop("message").startswith("chunk 7: 1.70 s of media, 2.00x real time")
     assert read == {
-        "level": "INFO", "logger": "scope_ltx.hosts.live.chunk_log", "chunk": 7, "media_s": 1.7,
+        "level": "INFO", "logger": "scope_ltx.hosts.live.operations.chunk_log", "chunk": 7, "media_s": 1.7,
         "real_time_factor": 2.0, "text_s": 0.1, "denoise_s": 0.75, "decode_s": 0.25, "steps": 8,
         "engine": "compile", "overlapped": True, "copied_nbytes": 10, "device_nbytes": 20, "pinned_nbytes": 30,
         "prompt": 'a "red" ball\non ice', "notes": ["height 70 became 64"],

@@ -19,7 +19,8 @@ from playwright.async_api import Browser, ViewportSize, expect
 from starlette.middleware.base import RequestResponseEndpoint
 
 from scope_ltx.config import LTX2Config
-from scope_ltx.hosts.live.api import PAGE, create_app
+from scope_ltx.hosts.live.app import create_app
+from scope_ltx.hosts.live.page_files import PAGE
 from scope_ltx.manifest import load_manifest
 from scope_streaming.clock import SystemClock
 from tests.fakes.browser import (

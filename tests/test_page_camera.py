@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from playwright.async_api import expect
 
 from scope_ltx.config import LTX2Config
-from scope_ltx.hosts.live.api import create_app
+from scope_ltx.hosts.live.app import create_app
 from scope_streaming.clock import SystemClock
 from tests.fakes.browser import LIVE_MS, Visit, chromium, eventually, opened, serving
 from tests.fakes.mirror import IDLE, MirrorGenerator

@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scope_ltx.hosts.live.recording import Recorder
-from scope_ltx.hosts.live.recording_files import RecordingFiles
-from scope_ltx.hosts.live.stream import LiveStream
+from scope_ltx.hosts.live.recording.files import RecordingFiles
+from scope_ltx.hosts.live.recording.recorder import Recorder
+from scope_ltx.hosts.live.stream.live_stream import LiveStream
 from scope_streaming.clock import SystemClock
 from scope_streaming.media.encoder import EncodedPacket
 from scope_streaming.media.fragmented_mp4 import FragmentedMp4, whole_boxes_nbytes

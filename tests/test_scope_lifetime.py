@@ -100,6 +100,7 @@ def resident_nbytes() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("no_collector")
 def test_five_loads_and_unloads_leave_nothing(small: FakeScopeHost, small_model_dir: Path) -> None:
     threads, before = set(threading.enumerate()), tensor_nbytes()
@@ -121,6 +122,7 @@ def test_five_loads_and_unloads_leave_nothing(small: FakeScopeHost, small_model_
     assert max(resident[1:]) - resident[0] < held, resident
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("no_collector")
 def test_unloaded_while_a_chunk_is_being_made(small: FakeScopeHost, small_model_dir: Path) -> None:
     threads = set(threading.enumerate())
@@ -181,6 +183,7 @@ def test_the_last_reference_may_go_anywhere(name: str, small: FakeScopeHost, sma
     assert until(lambda: tensor_nbytes() - before < 2**20)
 
 
+@pytest.mark.alone
 def test_a_call_never_waits_for_the_model(small: FakeScopeHost, small_model_dir: Path) -> None:
     """Also while a chunk is made, handed over, given up, and begun anew. 20 ms is what the host has for a call."""
     pipeline = small.load(model=str(small_model_dir), **{**LONG, "num_frames": 17, "num_steps": 2})
@@ -202,6 +205,7 @@ def test_a_call_never_waits_for_the_model(small: FakeScopeHost, small_model_dir:
     small.unload()
 
 
+@pytest.mark.alone
 def test_other_parameters_are_loaded_within_a_second(small_model_dir: Path) -> None:
     """The host drops the old instance first. Its model is taken over."""
     host, before = FakeScopeHost(scope_class(small_model_dir.parent, kept_s=2.0)), tensor_nbytes()

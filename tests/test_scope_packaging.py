@@ -59,6 +59,7 @@ def in_a_fresh_process(program: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
+@pytest.mark.alone
 def test_importing_it_is_fast_and_light() -> None:
     program = (
         "import sys, time; started = time.perf_counter()\n"

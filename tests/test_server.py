@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from scope_ltx.config import LTX2Config
 from scope_ltx.errors import CheckpointError, GenerationCancelled
-from scope_ltx.hosts.live.api import create_app
-from scope_ltx.hosts.live.problems import MAX_JSON_BYTES
+from scope_ltx.hosts.live.app import create_app
+from scope_ltx.hosts.live.http.bodies import MAX_JSON_BYTES
 from scope_ltx.hosts.live.serve import bind, url_of
 from scope_ltx.manifest import load_manifest
 from scope_ltx.request import Chunk, ChunkRequest, Generator
@@ -329,6 +329,7 @@ class Patient(TestCardGenerator):
         raise GenerationCancelled("as asked")
 
 
+@pytest.mark.alone
 async def test_shutdown_cancels_the_chunk_and_leaves_no_thread() -> None:
     working = threading.Event()
     async with serving(app_of(lambda: Patient(working))):
@@ -339,6 +340,7 @@ async def test_shutdown_cancels_the_chunk_and_leaves_no_thread() -> None:
     assert not {name for name in names if name.startswith(("generation", "media-encoder"))}
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_process_within_two_seconds(number: signal.Signals) -> None:
     command = [sys.executable, "-m", "tests.fakes.live_server"]

@@ -18,10 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from scope_ltx.hosts.live.problems import BadFieldsError, ProblemError
-from scope_ltx.hosts.live.upload_check import Checked, CheckLimits, RefusedFileError, check
-from scope_ltx.hosts.live.upload_kinds import MEBI, Limits, sniff
-from scope_ltx.hosts.live.uploads import UploadStore, check_in_child
+from scope_ltx.hosts.live.http.problems import BadFieldsError, ProblemError
+from scope_ltx.hosts.live.uploads.check import Checked, CheckLimits, RefusedFileError, check
+from scope_ltx.hosts.live.uploads.kinds import MEBI, Limits, sniff
+from scope_ltx.hosts.live.uploads.store import UploadStore, check_in_child
 from tests.fakes.live_app import app_of, assert_problem, serving
 from tests.fakes.pictures import grey, quadrants, write_clip
 from tests.fakes.sounds import chirp, write_sound

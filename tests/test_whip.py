@@ -11,10 +11,10 @@ import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection
 from av.video.reformatter import Colorspace
 
-from scope_ltx.hosts.live.h264_offer import answer_to_sender, h264_parameters, offer_to_aiortc
-from scope_ltx.hosts.live.problems import ProblemError
-from scope_ltx.hosts.live.received import SoundJoin, rgb_covering, stereo_samples
-from scope_ltx.hosts.live.trickle import read_fragment
+from scope_ltx.hosts.live.http.problems import ProblemError
+from scope_ltx.hosts.live.webrtc.h264_offer import answer_to_sender, h264_parameters, offer_to_aiortc
+from scope_ltx.hosts.live.webrtc.received import SoundJoin, rgb_covering, stereo_samples
+from scope_ltx.hosts.live.webrtc.trickle import read_fragment
 from tests.fakes.live_app import SDP, app_of, assert_problem, live, serving
 
 FRAGMENT = {"content-type": "application/trickle-ice-sdpfrag"}

@@ -72,8 +72,8 @@ def read_host(
 ) -> HostOptions:
     """Raises UserError for a host that needs a token and has none, a directory that is not there, a path that is
     no base path."""
-    from scope_ltx.hosts.live.access import AccessPolicy
-    from scope_ltx.hosts.live.front_door import checked_base_path
+    from scope_ltx.hosts.live.http.access import AccessPolicy
+    from scope_ltx.hosts.live.http.front_door import checked_base_path
     from scope_ltx.hosts.live.options import HostOptions
 
     with user_errors(ValueError):

@@ -17,7 +17,7 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import ValidationError
 
 from scope_ltx.config import LTX2Config
-from scope_ltx.hosts.live.loras_api import loras_router
+from scope_ltx.hosts.live.control.loras_api import loras_router
 from tests.fakes.colours import LEFT_HZ, RIGHT_HZ, SAMPLE_RATE
 
 

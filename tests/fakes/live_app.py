@@ -13,8 +13,8 @@ from aiortc import RTCConfiguration, RTCPeerConnection, RTCRtpReceiver
 from fastapi import FastAPI
 
 from scope_ltx.config import LTX2Config
-from scope_ltx.hosts.live.api import create_app
-from scope_ltx.hosts.live.http_server import http_server
+from scope_ltx.hosts.live.app import create_app
+from scope_ltx.hosts.live.http.server import http_server
 from scope_ltx.hosts.live.serve import bind
 from scope_ltx.request import Generator
 from scope_streaming.clock import SystemClock
@@ -22,7 +22,7 @@ from tests.fakes.generator import TestCardGenerator
 
 CONFIG = LTX2Config(height=64, width=320, num_frames=9)
 SDP = {"content-type": "application/sdp"}
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def app_of(start: Callable[[], Generator] = TestCardGenerator, **more: Any) -> FastAPI:

@@ -6,18 +6,16 @@ python -m tests.fakes.live_server --height 192 --width 320 --frames 25 --recordi
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 
 from scope_ltx.config import LTX2Config
-from scope_ltx.hosts.live.api import create_app
-from scope_ltx.hosts.live.garbage import keep_all_there_is
-from scope_ltx.hosts.live.http_server import http_server
-from scope_ltx.hosts.live.serve import bind, url_of
+from scope_ltx.hosts.live.app import create_app
+from scope_ltx.hosts.live.operations.garbage import keep_all_there_is
 from scope_ltx.request import Chunk, ChunkRequest
 from scope_streaming.clock import SystemClock
 from tests.fakes.generator import TestCardGenerator
+from tests.fakes.own_process import serve_here
 
 
 class Hanging(TestCardGenerator):
@@ -55,11 +53,7 @@ def main() -> None:
         uploads=given.uploads,
         base_path=given.base_path,
     )
-    listener = bind("127.0.0.1", 0)
-    server = http_server(app)
-    sys.stdout.write(url_of(listener) + "\n")
-    sys.stdout.flush()
-    server.run(sockets=[listener])
+    serve_here(app)
 
 
 if __name__ == "__main__":

@@ -6,15 +6,13 @@ python -m tests.fakes.mirror_server --height 384 --width 640 --frames 25
 from __future__ import annotations
 
 import argparse
-import sys
 
 from scope_ltx.config import LTX2Config
-from scope_ltx.hosts.live.access import AccessPolicy
-from scope_ltx.hosts.live.api import create_app
-from scope_ltx.hosts.live.http_server import http_server
-from scope_ltx.hosts.live.serve import bind, url_of
+from scope_ltx.hosts.live.app import create_app
+from scope_ltx.hosts.live.http.access import AccessPolicy
 from scope_streaming.clock import SystemClock
 from tests.fakes.mirror import MirrorGenerator
+from tests.fakes.own_process import serve_here
 
 
 def main() -> None:
@@ -28,11 +26,7 @@ def main() -> None:
     access = AccessPolicy.of("127.0.0.1", given.token, ())
     clock = SystemClock()
     app = create_app(MirrorGenerator, config, "a mirror", clock=clock, nonce="", model="mirror", access=access)
-    listener = bind("127.0.0.1", 0)
-    server = http_server(app)
-    sys.stdout.write(url_of(listener) + "\n")
-    sys.stdout.flush()
-    server.run(sockets=[listener])
+    serve_here(app)
 
 
 if __name__ == "__main__":

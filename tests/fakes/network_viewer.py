@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,12 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 import psutil
-from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection
 from aiortc.mediastreams import MediaStreamError
 from aiortc.rtp import RtcpSrPacket, RtpPacket
 
 from tests.fakes.generator import read_counter, read_sweep
+from tests.fakes.joining import joining
 from tests.fakes.lossy_path import LossyPath
 
 ROOT = Path(__file__).parents[2]
@@ -209,28 +210,8 @@ async def joined_untapped(server: Server, viewer: Viewer, path: LossyPath | None
     connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
     tasks = []
     connection.on("track", lambda track: tasks.append(asyncio.create_task(viewer.watch(track))))
-    for kind in ("video", "audio"):
-        connection.addTransceiver(kind, direction="recvonly")
-    await connection.setLocalDescription(await connection.createOffer())
-    async with httpx.AsyncClient(base_url=server.url) as client:
-        offer = connection.localDescription.sdp
-        if path is not None:
-            offer = await path.offer_through(offer)
-        while True:
-            answer = await client.post("/whep", content=offer, headers={"content-type": "application/sdp"})
-            if answer.status_code != 409:
-                break
-            await asyncio.sleep(float(answer.headers["retry-after"]))
-        assert answer.status_code == 201, answer.text
-        told = answer.text if path is None else path.answer_through(answer.text)
-        await connection.setRemoteDescription(RTCSessionDescription(told, "answer"))
-        try:
+    try:
+        async with joining(server.url, connection, path=path):
             yield viewer
-        finally:
-            # A server that was told to end is not there any more.
-            with suppress(httpx.TransportError):
-                await client.delete(answer.headers["location"])
-            await connection.close()
-            await asyncio.gather(*tasks)
-            if path is not None:
-                path.close()
+    finally:
+        await asyncio.gather(*tasks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from scope_ltx.hosts.live.recording_files import RecordingFiles
+from scope_ltx.hosts.live.recording.files import RecordingFiles
 from tests.fakes.coded_stream import coded_stream
 
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import av
-import httpx
 import numpy as np
 import numpy.typing as npt
-from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection
 from aiortc.mediastreams import MediaStreamError
 
 from tests.fakes.generator import read_counter
+from tests.fakes.joining import joining
 
 
 @dataclass
@@ -60,22 +60,8 @@ async def watching(url: str, token: str = "") -> AsyncIterator[Watcher]:
     connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
     tasks: list[asyncio.Task[None]] = []
     connection.on("track", lambda track: tasks.append(asyncio.create_task(watcher.watch(track))))
-    for kind in ("video", "audio"):
-        connection.addTransceiver(kind, direction="recvonly")
-    await connection.setLocalDescription(await connection.createOffer())
-    headers = {"content-type": "application/sdp"} | ({"authorization": f"Bearer {token}"} if token else {})
-    async with httpx.AsyncClient(base_url=url, headers=headers) as client:
-        async with asyncio.timeout(20):
-            while True:
-                answer = await client.post("/whep", content=connection.localDescription.sdp)
-                if answer.status_code != 409:
-                    break
-                await asyncio.sleep(float(answer.headers["retry-after"]))
-        assert answer.status_code == 201, answer.text
-        await connection.setRemoteDescription(RTCSessionDescription(answer.text, "answer"))
-        try:
+    try:
+        async with joining(url, connection, token=token):
             yield watcher
-        finally:
-            await client.delete(answer.headers["location"])
-            await connection.close()
-            await asyncio.gather(*tasks)
+    finally:
+        await asyncio.gather(*tasks)

@@ -10,9 +10,10 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-import httpx
-from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc import RTCConfiguration, RTCPeerConnection
 from aiortc.contrib.media import MediaBlackhole
+
+from tests.fakes.joining import joining
 
 
 @asynccontextmanager
@@ -26,27 +27,14 @@ async def watched(url: str) -> AsyncIterator[None]:
     connection.on(
         "connectionstatechange", lambda: connected.set() if connection.connectionState == "connected" else None
     )
-    for kind in ("video", "audio"):
-        connection.addTransceiver(kind, direction="recvonly")
-    await connection.setLocalDescription(await connection.createOffer())
-    async with httpx.AsyncClient(base_url=url, headers={"content-type": "application/sdp"}) as client:
-        async with asyncio.timeout(30):
-            while True:
-                answer = await client.post("/whep", content=connection.localDescription.sdp)
-                if answer.status_code != 409:
-                    break
-                await asyncio.sleep(float(answer.headers["retry-after"]))
-        assert answer.status_code == 201, answer.text
-        await connection.setRemoteDescription(RTCSessionDescription(answer.text, "answer"))
+    async with joining(url, connection):
         await hole.start()
         try:
             async with asyncio.timeout(20):
                 await connected.wait()
             yield
         finally:
-            await client.delete(answer.headers["location"])
             await hole.stop()
-            await connection.close()
 
 
 async def watch(url: str, count: int) -> None:

@@ -13,10 +13,10 @@ import platformdirs
 
 from scope_ltx.config import LTX2Config
 from scope_ltx.engine import DEFAULT_ENGINE, EngineOptions
-from scope_ltx.hosts.live.access import AccessPolicy
-from scope_ltx.hosts.live.api import create_app
-from scope_ltx.hosts.live.garbage import keep_all_there_is
-from scope_ltx.hosts.live.http_server import http_server
+from scope_ltx.hosts.live.app import create_app
+from scope_ltx.hosts.live.http.access import AccessPolicy
+from scope_ltx.hosts.live.http.server import http_server
+from scope_ltx.hosts.live.operations.garbage import keep_all_there_is
 from scope_ltx.hosts.live.options import DEFAULT_HOST, HostOptions
 from scope_ltx.request import Generator
 from scope_streaming.clock import SystemClock

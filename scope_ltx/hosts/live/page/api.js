@@ -27,7 +27,7 @@ function retryAfter(response) {
 }
 
 /** Reads problem+json (`title`, `detail`) and the list form of 422 (`detail: [{loc, msg}]`). */
-export async function errorOf(response) {
+async function errorOf(response) {
   return errorIn(await response.text(), { status: response.status, retryAfter: retryAfter(response) });
 }
 

@@ -6,7 +6,7 @@ const BADGES = {
 };
 
 /** One {key, label, value, tone} per figure; figures that are not known yet are left out. */
-export function figures(status, received) {
+function figures(status, received) {
   if (!status) return [];
   const list = [];
   const add = (key, label, value, tone = "") => list.push({ key, label, value, tone });

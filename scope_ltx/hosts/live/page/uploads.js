@@ -4,14 +4,14 @@ import { ApiError, apiUrl, errorIn } from "./api.js";
 import { element } from "./inputs.js";
 import { token } from "./token.js";
 
-export const ACCEPT = {
+const ACCEPT = {
   image: "image/png,image/jpeg,image/webp",
   audio: "audio/*,.wav,.mp3,.flac,.ogg,.opus,.m4a",
   video: "video/mp4,video/quicktime,video/webm,video/x-matroska,.mkv",
 };
 
 /** Sends a file. `onProgress(0..1)` while it is sent; then the server looks at it. Rejects with an ApiError. */
-export function upload(file, onProgress = () => {}) {
+function upload(file, onProgress = () => {}) {
   return new Promise((resolve, reject) => {
     // fetch does not tell how much of a body has left.
     const request = new XMLHttpRequest();

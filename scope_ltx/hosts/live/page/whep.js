@@ -1,14 +1,13 @@
 // A WHEP viewer: one offer, one answer, sound and picture in, and again after every loss.
 
-import { ApiError, request } from "./api.js";
-import { connected, ended, gathered } from "./rtc.js";
-import { token } from "./token.js";
+import { ApiError } from "./api.js";
+import { connected, ended, offer, release } from "./rtc.js";
 
 const BACKOFF_S = [0.5, 1, 2, 4, 8];
 const JITTER_BUFFER_MS = 150; // the stream is seconds behind its prompt anyway: trade delay for steadiness
 
 /** Chromium decodes Opus as mono unless the receiver's own offer says stereo. */
-export function askForStereo(sdp) {
+function askForStereo(sdp) {
   const opus = /^a=rtpmap:(\d+) opus\/48000\/2\r?$/m.exec(sdp);
   if (!opus) return sdp;
   const line = new RegExp(`^a=fmtp:${opus[1]} (?!.*stereo=1)([^\\r\\n]*)`, "m");
@@ -81,15 +80,10 @@ export class WhepViewer {
       this.onStream(streams[0] ?? loose);
     });
 
-    const offer = await pc.createOffer();
-    await pc.setLocalDescription({ type: "offer", sdp: askForStereo(offer.sdp) });
-    await gathered(pc);
-    const response = await request(this.path, {
-      method: "POST", body: pc.localDescription.sdp, headers: { "Content-Type": "application/sdp" },
-    });
-    const location = response.headers.get("Location");
-    this.#resource = location && new URL(location, response.url).href;
-    await pc.setRemoteDescription({ type: "answer", sdp: await response.text() });
+    await pc.setLocalDescription({ type: "offer", sdp: askForStereo((await pc.createOffer()).sdp) });
+    const { resource, answer } = await offer(pc, this.path);
+    this.#resource = resource;
+    await pc.setRemoteDescription(answer);
     await connected(pc);
     onConnected();
     this.onState({ state: "live" });
@@ -99,11 +93,8 @@ export class WhepViewer {
   #leave() {
     this.pc?.close();
     this.pc = null;
-    const resource = this.#resource;
+    release(this.#resource);
     this.#resource = null;
-    if (resource === null) return;
-    // Only courtesy: a server that is gone has no session to end, and one that is not drops it by ICE consent.
-    fetch(resource, { method: "DELETE", headers: token.headers, keepalive: true }).catch(() => {});
   }
 
   #pause(seconds) {

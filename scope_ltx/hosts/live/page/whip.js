@@ -1,8 +1,6 @@
 // A WHIP sender: a camera's picture, and sound if wanted, to the server.
 
-import { request } from "./api.js";
-import { connected, ended, gathered } from "./rtc.js";
-import { token } from "./token.js";
+import { connected, ended, offer, release } from "./rtc.js";
 
 export class WhipSender {
   #pc = null;
@@ -20,13 +18,9 @@ export class WhipSender {
     try {
       for (const track of stream.getTracks()) pc.addTransceiver(track, { direction: "sendonly", streams: [stream] });
       await pc.setLocalDescription(await pc.createOffer());
-      await gathered(pc);
-      const response = await request(this.path, {
-        method: "POST", body: pc.localDescription.sdp, headers: { "Content-Type": "application/sdp" },
-      });
-      const location = response.headers.get("Location");
-      this.#resource = location && new URL(location, response.url).href;
-      await pc.setRemoteDescription({ type: "answer", sdp: await response.text() });
+      const { resource, answer } = await offer(pc, this.path);
+      this.#resource = resource;
+      await pc.setRemoteDescription(answer);
       await connected(pc);
     } catch (error) {
       this.stop();
@@ -39,7 +33,6 @@ export class WhipSender {
     const [pc, resource] = [this.#pc, this.#resource];
     this.#pc = this.#resource = null;
     pc?.close();
-    // The server would notice by itself, only later.
-    if (resource) fetch(resource, { method: "DELETE", headers: token.headers, keepalive: true }).catch(() => {});
+    release(resource);
   }
 }
