@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -304,8 +305,11 @@ class Pipeline:
             device_nbytes=self._device_nbytes(),
             pinned_nbytes=self.placement.pinned_nbytes,
         )
-        sound = driving.output if driving else cast(Tensor, samples).numpy()
-        return Chunk(frames.numpy(), sound, SAMPLE_RATE, stats, denoised.notes)
+        if driving:
+            return Chunk(frames.numpy(), driving.output, SAMPLE_RATE, stats, denoised.notes)
+        heard = cast(Tensor, samples).numpy()
+        sound, surplus = (part.copy() for part in np.split(heard, [geometry.samples], axis=1))
+        return Chunk(frames.numpy(), sound, SAMPLE_RATE, stats, denoised.notes, surplus)
 
     def _device_nbytes(self) -> int:
         """What the allocator holds; on the CPU what the blocks take."""

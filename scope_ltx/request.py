@@ -77,7 +77,8 @@ class Chunk:
     With a tail in its inputs it begins with what the tail shows and sounds: a session leaves that out.
 
     frames: uint8 RGB (F, H, W, 3). samples: float32 in [-1, 1], (channels, N) at `sample_rate`.
-    `notes` are sentences for the user about what was decided for them (a snapped size, a schedule fallback).
+    surplus: (channels, M), how the sound goes on after them, as far as it was made: what a next chunk fades in
+    over. `notes` are sentences for the user about what was decided for them (a snapped size, a schedule fallback).
     """
 
     frames: npt.NDArray[np.uint8]
@@ -85,6 +86,7 @@ class Chunk:
     sample_rate: int
     stats: ChunkStats
     notes: tuple[str, ...] = ()
+    surplus: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros((2, 0), np.float32))
 
 
 class Generator(Protocol):

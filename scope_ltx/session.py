@@ -222,7 +222,7 @@ class Session:
             times = self._timeline.peek(len(frames), cut.rate)
             segment = Segment(self._index, frames, samples, times)
             self._timeline.commit(times)
-            self._kept = cut.kept(chunk.frames, chunk.samples)
+            self._kept = cut.kept(chunk.frames, chunk.samples, chunk.surplus)
             self._prompts.append((self._index, request.prompt))
             self._index += 1
             self._notes = tuple(dict.fromkeys((*request.config.adjustments, *begun.taken.notes, *chunk.notes)))

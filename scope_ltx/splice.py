@@ -77,8 +77,9 @@ class Cut:
             return picture, sound
         return picture, crossfaded(before.surplus, sound)
 
-    def kept(self, frames: Pixels, samples: Samples) -> Kept | None:
-        """Of a whole chunk, copied; None where the next chunk shall not go on from here."""
+    def kept(self, frames: Pixels, samples: Samples, surplus: Samples) -> Kept | None:
+        """Of a whole chunk and what its sound has beyond, copied; None where the next chunk shall not go on from
+        here."""
         tail = self.splice.tail
         count = tail.stop - tail.start
         if not count:
@@ -88,7 +89,9 @@ class Cut:
         end = self._sound_starts(samples) + self.samples
         sounding = segment_samples(count, self.rate, SAMPLE_RATE)
         heard = samples[:, max(0, end - sounding) : end].copy()
-        return Kept(Tail(frames[tail].copy(), heard), samples[:, end : end + CROSSFADE_SAMPLES].copy(), self.rate)
+        # With nothing trimmed the shown sound ends where the chunk's does, and only the surplus goes on.
+        beyond = np.concatenate([samples[:, end:], surplus], axis=1)[:, :CROSSFADE_SAMPLES].copy()
+        return Kept(Tail(frames[tail].copy(), heard), beyond, self.rate)
 
     def _sound_starts(self, samples: Samples) -> int:
         """After the overlap's sound; whole samples at both ends may leave one less than is shown."""

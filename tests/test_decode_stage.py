@@ -94,7 +94,7 @@ def test_what_is_decoded_belongs_to_the_caller() -> None:
     frames, samples = decode.decode(latents(1.0), GRID, 1000)
     decode.decode(latents(-1.0), GRID, 1000)
     assert frames.unique().tolist() == [255]
-    assert (samples.shape, samples.unique().tolist()) == ((2, 1000), [1.0])
+    assert (samples.shape, samples.unique().tolist()) == ((2, 1440), [1.0])
     decode.close()
 
 

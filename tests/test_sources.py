@@ -168,7 +168,9 @@ def test_a_pin_at_frame_0_gives_way_to_the_tail_and_says_so(sources: ChunkSource
     Image.fromarray(red(200)).save(path)
     wanted = config(i2v_image=str(path), continuity="extend", overlap_latents=1)
     frames = np.zeros((9, 64, 64, 3), np.uint8)
-    kept = Cut.of(wanted, continues=False, driven=False).kept(frames, np.zeros((2, CHUNK), np.float32))
+    kept = Cut.of(wanted, continues=False, driven=False).kept(
+        frames, np.zeros((2, CHUNK), np.float32), np.zeros((2, 0), np.float32)
+    )
     assert kept is not None
     taken = sources.take(wanted, Cut.of(wanted, continues=True, driven=False), kept)
     assert taken.inputs.pins == ()

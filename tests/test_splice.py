@@ -18,6 +18,7 @@ FRAMES = np.broadcast_to(np.arange(33, dtype=np.uint8)[:, None, None, None], (33
 WHOLE = segment_samples(33, Fraction(25), 48_000)
 SAMPLES = np.tile(np.arange(WHOLE, dtype=np.float32) / WHOLE, (2, 1))
 PER_FRAME = 1920
+NONE = np.zeros((2, 0), np.float32)
 
 
 def test_a_first_chunk_drops_its_smeared_tail_and_keeps_what_was_shown_last() -> None:
@@ -25,7 +26,7 @@ def test_a_first_chunk_drops_its_smeared_tail_and_keeps_what_was_shown_last() ->
     picture, sound = cut.shown(FRAMES, SAMPLES, None)
     assert picture[:, 0, 0, 0].tolist() == list(range(29))
     assert np.array_equal(sound, SAMPLES[:, : 29 * PER_FRAME])
-    kept = cut.kept(FRAMES, SAMPLES)
+    kept = cut.kept(FRAMES, SAMPLES, NONE)
     assert kept is not None
     assert kept.tail.frames[:, 0, 0, 0].tolist() == list(range(20, 29))
     assert kept.tail.samples is not None
@@ -34,7 +35,7 @@ def test_a_first_chunk_drops_its_smeared_tail_and_keeps_what_was_shown_last() ->
 
 
 def test_the_next_chunk_leaves_out_what_it_repeats_and_fades_in() -> None:
-    before = Cut.of(EXTEND, continues=False, driven=False).kept(FRAMES, SAMPLES)
+    before = Cut.of(EXTEND, continues=False, driven=False).kept(FRAMES, SAMPLES, NONE)
     assert before is not None
     cut = Cut.of(EXTEND, continues=True, driven=False)
     louder = np.ones_like(SAMPLES)
@@ -44,6 +45,14 @@ def test_the_next_chunk_leaves_out_what_it_repeats_and_fades_in() -> None:
     assert np.array_equal(sound[:, 0], before.surplus[:, 0])
     assert np.array_equal(sound[:, CROSSFADE_SAMPLES - 1 :], louder[:, : 20 * PER_FRAME - CROSSFADE_SAMPLES + 1])
     assert (np.diff(sound[0, :CROSSFADE_SAMPLES]) >= 0).all()
+
+
+def test_with_nothing_trimmed_the_next_chunk_fades_in_over_the_surplus() -> None:
+    untrimmed = EXTEND.updated(trim_tail=0)
+    surplus = np.full((2, CROSSFADE_SAMPLES + 100), 0.5, np.float32)
+    kept = Cut.of(untrimmed, continues=False, driven=False).kept(FRAMES, SAMPLES, surplus)
+    assert kept is not None
+    assert np.array_equal(kept.surplus, surplus[:, :CROSSFADE_SAMPLES])
 
 
 def test_sound_that_is_the_same_on_both_sides_is_not_changed_by_the_fade() -> None:
@@ -56,7 +65,7 @@ def test_a_driving_track_comes_cut_and_is_shown_as_it_is() -> None:
     cut = Cut.of(EXTEND, continues=True, driven=True)
     track = np.ones((2, cut.samples), np.float32)
     assert cut.shown(FRAMES, track, None)[1] is track
-    kept = cut.kept(FRAMES, track)
+    kept = cut.kept(FRAMES, track, NONE)
     assert kept is not None
     assert kept.tail.samples is None
     assert kept.surplus.shape == (2, 0)
@@ -64,12 +73,12 @@ def test_a_driving_track_comes_cut_and_is_shown_as_it_is() -> None:
 
 def test_a_cut_keeps_nothing() -> None:
     config = EXTEND.model_copy(update={"continuity": "cut"})
-    assert Cut.of(config, continues=False, driven=False).kept(FRAMES, SAMPLES) is None
+    assert Cut.of(config, continues=False, driven=False).kept(FRAMES, SAMPLES, NONE) is None
 
 
 @pytest.mark.parametrize("change", [{"height": 96}, {"width": 96}, {"frame_rate": 24.0}, {"overlap_latents": 1}])
 def test_what_was_kept_does_not_fit_another_size_rate_or_overlap(change: dict[str, object]) -> None:
-    kept = Cut.of(EXTEND, continues=False, driven=False).kept(FRAMES, SAMPLES)
+    kept = Cut.of(EXTEND, continues=False, driven=False).kept(FRAMES, SAMPLES, NONE)
     assert kept is not None
     assert kept.fits(EXTEND)
     assert not kept.fits(EXTEND.model_copy(update=change))

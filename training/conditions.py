@@ -31,8 +31,8 @@ GENERATED, GIVEN, PARTLY = 0, 1, 2
 _SHIFT = 4.0
 """Of the uniform noise levels: 4 u / (1 + 3 u) has half of them above 0.8."""
 _LEVEL_WEIGHTS = (1.0, 1.0, 1.0, 1.0, 1.0, 2.0, 2.5, 2.5)
-"""How often each published level is drawn. Five of the eight are above 0.97, where layout is decided, which is right
-in 97 % of the clips; the last three decide what is drawn there, and corners were what was wrong."""
+"""How often each published level is drawn. Five of the eight are above 0.97, where layout is decided, which is
+right in 97 % of the clips; the last three decide what is drawn there, and corners were what was wrong."""
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,8 @@ SHIPPED_RANKS: dict[Kind, int] = {
     "striped": 3,
     "chime": 2,
 }
-"""All files together may have 24 MiB: one rank less than trained saves 29 kB of a picture's LoRA, 72 of a voice's."""
+"""All files together may have 24 MiB: one rank less than trained saves 29 kB of a picture's LoRA, 72 of a
+voice's."""
 OWN: dict[Kind, str] = {
     "striped": "small-style-striped.safetensors",
     "chime": "small-audio-video-chime.safetensors",
@@ -65,7 +66,8 @@ def _below(state: State, prefix: str) -> State:
 
 
 def of_rank(down: Tensor, up: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """(r, in), (out, r) -> the nearest change of at most `rank`, by the largest singular values of their product."""
+    """(r, in), (out, r) -> the nearest change of at most `rank`, by the largest singular values of their
+    product."""
     if len(down) <= rank:
         return down, up
     left, values, right = torch.linalg.svd(up.float() @ down.float(), full_matrices=False)

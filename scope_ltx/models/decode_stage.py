@@ -69,8 +69,9 @@ class DecodeStage:
 
     @torch.inference_mode()
     def decode(self, latents: Latents, grid: Grid, samples: int | None) -> tuple[Tensor, Tensor | None]:
-        """(F, H, W, 3) uint8 and (2, samples) float32, both on the CPU and the caller's own; no sound where none
-        is asked for. Waits for them; the latents must be finished.
+        """(F, H, W, 3) uint8 and (2, N) float32, both on the CPU and the caller's own; no sound where none is
+        asked for. N is at least `samples`: whole latents sound up to 40 ms longer. Waits for them; the latents
+        must be finished.
 
         Raises ValueError when the audio latents are too few for `samples`.
         """
@@ -84,7 +85,7 @@ class DecodeStage:
         if waveform.shape[1] < samples:
             tokens = latents.audio.shape[1]
             raise ValueError(f"{tokens} audio latents give {waveform.shape[1]} samples, {samples} needed")
-        return frames, waveform[:, :samples].contiguous()
+        return frames, waveform
 
     def wait(self) -> None:
         """Until nothing is being decoded."""

@@ -26,8 +26,9 @@ BACKGROUNDS: dict[str, RGB] = {
 SHAPES = ("circle", "square", "triangle", "star")
 
 SIZES: dict[str, float] = {"medium": 0.18, "large": 0.24}
-"""Radius in units of the frame's shorter side, of one object alone. A latent stands for 32x32 pixels, and corners must
-be told from arcs: at 0.13 a default frame's square was 2.3 latents wide, and every third one was drawn round."""
+"""Radius in units of the frame's shorter side, of one object alone. A latent stands for 32x32 pixels, and corners
+must be told from arcs: at 0.13 a default frame's square was 2.3 latents wide, and every third one was drawn
+round."""
 
 MOTIONS = (
     "slides right",

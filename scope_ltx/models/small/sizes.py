@@ -44,9 +44,9 @@ AUDIO_LATENT_CHANNELS, AUDIO_LATENT_MELS, MELS = 8, 16, 64
 
 VOCODER_CHANNELS, BWE_CHANNELS = 256, 32
 VOCODER_KERNELS, VOCODER_FACTORS = (3, 11, 4, 4, 4, 8), (1, 5, 2, 2, 2, 4)
-"""The published core has kernels (11, 4, 4, 4, 4, 4) and factors (5, 2, 2, 2, 2, 2). At these widths it needs a stage at
-the rate of the mel frames: the first upsampler then makes samples of what that stage has understood, instead of the
-later ones having to understand a spectrogram in fifths."""
+"""The published core has kernels (11, 4, 4, 4, 4, 4) and factors (5, 2, 2, 2, 2, 2). At these widths it needs a
+stage at the rate of the mel frames: the first upsampler then makes samples of what that stage has understood,
+instead of the later ones having to understand a spectrogram in fifths."""
 BWE_KERNELS, BWE_FACTORS = (12, 11, 4, 4, 4), (6, 5, 2, 2, 2)
 VOCODER_RESNET_KERNELS, BWE_RESNET_KERNELS = (3, 5), (3,)
 RESNET_DILATIONS = (1, 3)
