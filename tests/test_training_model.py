@@ -62,7 +62,7 @@ def product(model: JointModel, tmp_path_factory: pytest.TempPathFactory) -> Comp
     parts = Parts(
         transformer=model.transformer.state_dict(),
         connectors=model.connectors.state_dict(),
-        text_encoder=text_encoder_state(SEED, tokenizer),
+        text_encoder=text_encoder_state(tokenizer),
         tokenizer=tokenizer,
         video_vae=video_vae.initial_weights(SEED),
         audio_vae=audio_vae.initial_weights(SEED),
@@ -78,7 +78,7 @@ def drawn(video_of: int, audio_of: int, guide: int = 0, voice: int = 0) -> dict[
     """Clean latents, noise and conditions as `Conditioner.draw` gives them. video_of, audio_of: of the first row
     of picture tokens, and of all sound. guide, voice: how many tokens are behind."""
     generator = torch.Generator().manual_seed(3)
-    features, lengths = CaptionEncoder(SEED, CPU).features([CAPTION])
+    features, lengths = CaptionEncoder(CPU).features([CAPTION])
     inputs: dict[str, Tensor] = {"features": features, "lengths": lengths}
     for name, tokens, used in (
         ("video", GEOMETRY.video_tokens + guide, VIDEO),
@@ -207,7 +207,7 @@ def test_the_shipped_model_taken_apart_and_put_together_is_the_same(
     monkeypatch.setattr("sys.argv", ["unpack", "--target", str(tmp_path)])
     unpack.main()
     again = tmp_path / "again"
-    write_parts(again, parts_of(tmp_path, small.SEED), small.SEED)
+    write_parts(again, parts_of(tmp_path), small.SEED)
     for role in ("transformer", "text_projection", "text_encoder", "video_vae", "audio_vae"):
         ours, shipped = (getattr(ModelFiles.below(where), role) for where in (again, small.WEIGHTS))
         assert ours.read_bytes() == shipped.read_bytes(), role

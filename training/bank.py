@@ -184,12 +184,11 @@ class Bank:
         return True
 
 
-def load_encoders(directory: Path, seed: int, device: torch.device) -> Encoders:
+def load_encoders(directory: Path, device: torch.device) -> Encoders:
     """From the trained autoencoders in a directory."""
     return Encoders(
         read_video_vae(directory / "video_vae.safetensors"),
         read_audio_vae(directory / "audio_vae.safetensors"),
-        seed,
         device,
     )
 
@@ -209,7 +208,7 @@ def main() -> None:
     parser.add_argument("--kinds", default="control,identity,colorizer,striped,chime,cameraman")
     arguments = parser.parse_args()
     arguments.bank.mkdir(parents=True, exist_ok=True)
-    encoders = load_encoders(arguments.directory, arguments.seed, torch.device(arguments.device))
+    encoders = load_encoders(arguments.directory, torch.device(arguments.device))
     kinds: list[Kind] = [kind for kind in arguments.kinds.split(",") if kind]
     wanted = jobs(
         {"small": arguments.small, "full": arguments.full},

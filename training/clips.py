@@ -84,9 +84,7 @@ TENSORS = ("video", "audio", "features", "lengths", "guide", "voice")
 class Encoders:
     """The frozen autoencoders and the text encoder on one device."""
 
-    def __init__(
-        self, video_vae: dict[str, Tensor], audio_vae: dict[str, Tensor], seed: int, device: torch.device
-    ):
+    def __init__(self, video_vae: dict[str, Tensor], audio_vae: dict[str, Tensor], device: torch.device) -> None:
         self.device = device
         self._dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         video: Any = build_video_vae()
@@ -103,7 +101,7 @@ class Encoders:
         )
         self._log_mel = LogMel(device)
         self.audio_used = _used(audio_vae)
-        self.captions = CaptionEncoder(seed, device)
+        self.captions = CaptionEncoder(device)
 
     @torch.no_grad()
     def pictures(self, clips: Tensor) -> Tensor:

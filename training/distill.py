@@ -252,7 +252,7 @@ def main() -> None:
     state = stage.resume()
     if state is not None:
         masters.restore(state)
-    empty = CaptionEncoder(arguments.seed, stage.device).features([""])
+    empty = CaptionEncoder(stage.device).features([""])
     courses = base_courses(arguments, stage, student, empty)
     distiller = Distiller(
         student, teacher, masters, courses, empty, guidance=arguments.guidance, graphed=arguments.graph

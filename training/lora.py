@@ -127,7 +127,7 @@ def main() -> None:
         masters.restore(state)
     elif arguments.start is not None:
         masters.load(load_file(arguments.start))
-    empty = CaptionEncoder(arguments.seed, stage.device).features([""])
+    empty = CaptionEncoder(stage.device).features([""])
     batches = {"small": arguments.small_batch, "full": arguments.full_batch}
     banks = {size: Bank(arguments.bank, kind, size, stage.device) for size in SIZES}
     wait_for(list(banks.values()), arguments.least_clips, 120.0)

@@ -46,14 +46,14 @@ OWN: dict[Kind, str] = {
 }
 
 
-def parts_of(directory: Path, seed: int, transformer: str = "distilled.safetensors") -> Parts:
+def parts_of(directory: Path, transformer: str = "distilled.safetensors") -> Parts:
     """What training has left in a directory."""
     tokenizer = world_tokenizer()
     joint = load_file(directory / transformer)
     return Parts(
         transformer=_below(joint, "transformer."),
         connectors=_below(joint, "connectors."),
-        text_encoder=text_encoder_state(seed, tokenizer),
+        text_encoder=text_encoder_state(tokenizer),
         tokenizer=tokenizer,
         video_vae=read_video_vae(directory / "video_vae.safetensors"),
         audio_vae=read_audio_vae(directory / "audio_vae.safetensors"),
@@ -97,9 +97,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=SEED)
     arguments = parser.parse_args()
     with torch.no_grad():
-        write_parts(
-            arguments.target, parts_of(arguments.directory, arguments.seed, arguments.transformer), arguments.seed
-        )
+        write_parts(arguments.target, parts_of(arguments.directory, arguments.transformer), arguments.seed)
         for kind in (*CATALOGUED, *OWN):
             if (arguments.directory / f"lora-{kind}.safetensors").is_file():
                 write_lora(arguments.directory, arguments.target, kind)

@@ -26,7 +26,7 @@ stage() { # LOG MODULE ARGUMENTS...
 sound() {
     [ -f "$out/audio_vae.safetensors" ] || stage audio_vae audio_vae --seconds 110
     [ -f "$out/vocoder.safetensors" ] || stage vocoder vocoder --audio-vae "$out/audio_vae.safetensors" \
-        --seconds "${VOCODER_S:-240}"
+        --seconds "${VOCODER_S:-500}"
     say "sound done"
 }
 say codecs

@@ -1,7 +1,8 @@
 """Captions -> what the text projections take: the frozen small Gemma's hidden states of every layer.
 
 The encoder is laid out by hand and not trained: a caption is a row of common words, each with an embedding of its
-own, and the connectors, which are trained, make sense of them. Its layers are rounded as they are published.
+own, and the connectors, which are trained, make sense of them. Its layers are rounded as they are published. It is
+the same whatever a stage's --seed: clips of a bank drawn with another one would be captioned in a foreign tongue.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from scope_ltx.models.small import SEED
 from scope_ltx.models.small.published import is_fp8_in_text_encoder
 from scope_ltx.models.small.sizes import TEXT_LAYERS, TEXT_WIDTH, build_text_encoder
 from scope_ltx.models.small.text_weights import text_encoder_weights
@@ -32,9 +34,9 @@ def world_tokenizer() -> bytes:
     return train_tokenizer(vocabulary())
 
 
-def text_encoder_state(seed: int, tokenizer: bytes) -> dict[str, Tensor]:
+def text_encoder_state(tokenizer: bytes) -> dict[str, Tensor]:
     """State dict of the small Gemma, float32, as it comes back from the published file."""
-    state = text_encoder_weights(seed, read_pieces(tokenizer))
+    state = text_encoder_weights(SEED, read_pieces(tokenizer))
     for name, weight in state.items():
         if is_fp8_in_text_encoder(name, weight):
             quantized = quantize_per_tensor(weight)
@@ -47,10 +49,10 @@ def text_encoder_state(seed: int, tokenizer: bytes) -> dict[str, Tensor]:
 class CaptionEncoder:
     """Features of many captions at once, on one device."""
 
-    def __init__(self, seed: int, device: torch.device) -> None:
+    def __init__(self, device: torch.device) -> None:
         tokenizer = world_tokenizer()
         self._tokenizer = Tokenizer(tokenizer)
-        state = text_encoder_state(seed, tokenizer)
+        state = text_encoder_state(tokenizer)
         encoder = build_text_encoder(len(state["embed_tokens.weight"]))
         encoder.load_state_dict(state)
         self._encoder = encoder.to(device).eval().requires_grad_(False)

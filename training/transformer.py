@@ -255,7 +255,7 @@ def main() -> None:
     model = build_model(arguments.seed, stage.device, compiled=arguments.compile, audio_used=audio_used)
     masters = masters_of(model)
     batches = {"small": arguments.small_batch, "full": arguments.full_batch}
-    empty = CaptionEncoder(arguments.seed, stage.device).features([""])
+    empty = CaptionEncoder(stage.device).features([""])
     if arguments.rehearse:
         courses = [
             Course(
