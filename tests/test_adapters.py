@@ -504,10 +504,10 @@ REFUSED: list[tuple[dict[str, Any], bool, type[Exception], str]] = [
         r"\. Did you mean union-control or .*\? `scope-ltx loras` lists",
     ),
     (
-        {"loras": chosen(("my/style.safetensors", None))},
+        {"loras": chosen(("my/head.safetensors", None))},
         False,
         LoraError,
-        r"^my/style\.safetensors: is no file.*looked for my/style\.safetensors, /.*/my/style\.safetensors\. "
+        r"^my/head\.safetensors: is no file.*looked for my/head\.safetensors, /.*/my/head\.safetensors\. "
         r".*any other LoRA is named by its path",
     ),
     (

@@ -1,0 +1,108 @@
+"""What each mode is for, seen and heard in what the small model makes: one check of meaning a mode.
+
+The rows of `benchmarks.quality`, with a case or two each, at the smaller of the two sizes that the model knows.
+Modes whose LoRA does not do its work yet (union-control, colorizer, the striped style, the chime's ring) are
+measured there and not held here: see the model card.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.quality import row_continuity, row_control, row_driving, row_i2v
+from benchmarks.quality.bench import Bench
+from benchmarks.quality.cases import held_cases
+from benchmarks.quality.figures import Row
+from benchmarks.quality.files import write_sound
+from benchmarks.quality.judge import judge_clip
+from benchmarks.quality.judging import Judging
+from benchmarks.quality.maker import Maker
+from benchmarks.quality.prompt_run import PublishedRun
+from benchmarks.quality.row_id_lora import judge_voice
+from benchmarks.quality.row_loras import same_bytes
+from benchmarks.quality.truth import true_sound
+from scope_ltx.config import LTX2Config
+from training.package import OWN
+from training.world.grammar import caption
+from training.world.scene import Object, Scene
+
+KNOWN = LTX2Config(height=256, width=256, num_frames=49, frame_rate=24.0)
+STILL = Scene((Object("circle", "red", "medium", "stays still", 0.5, 0.5),), "black", speaker="bright")
+
+
+@pytest.fixture(scope="module")
+def maker(small_model_dir: Path) -> Iterator[Maker]:
+    maker = Maker(small_model_dir, "cpu", KNOWN)
+    yield maker
+    maker.close()
+
+
+@pytest.fixture
+def bench(maker: Maker, tmp_path: Path) -> Iterator[Bench]:
+    with Judging(0) as judging:
+        yield Bench(maker, judging, PublishedRun(maker, judging, 0, 0), modes=2, compared=0, scratch=tmp_path)
+
+
+def figures(row: Row) -> dict[str, float | None]:
+    assert not row.notes
+    return {one.name: one.value for one in row.figures}
+
+
+def test_prompts_are_obeyed(maker: Maker) -> None:
+    """Six that were never trained on; the bars of the default size, with one object in eight for chance."""
+    cases = held_cases("meaning", 6)
+    marks = [judge_clip(case.scene, maker.clip(case.prompt, case.seed), maker.fps) for case in cases]
+    objects = [one for clip in marks for one in clip.objects]
+    assert all(clip.background for clip in marks)
+    assert all(one.colour for one in objects)
+    assert sum(one.shape for one in objects) >= 0.75 * len(objects)
+    assert sum(one.motion for one in objects) >= 0.75 * len(objects)
+
+
+def test_a_pinned_picture_is_the_first_frame(bench: Bench) -> None:
+    found = figures(row_i2v.make_row(bench))
+    assert (found["frame 0 to VAE's of the true clip"] or 0) >= 30.0
+    assert (found["motion"], found["colour"]) == (1.0, 1.0)
+
+
+def test_the_cameras_move_is_the_references_and_comes_from_it(bench: Bench) -> None:
+    found = figures(row_control.make_cameraman(bench))
+    assert found["the reference's move, strength 1"] == 1.0
+    assert found["the same at strength 0"] == 0.0
+
+
+def test_a_driving_track_is_the_sound_and_moves_the_picture(bench: Bench) -> None:
+    found = figures(row_driving.make_row(bench))
+    assert found["largest difference to the track"] == 0.0
+    assert found["clicks seen in the picture"] == 1.0
+    assert found["the same by chance"] == 0.0
+
+
+@pytest.mark.parametrize("speaker", ["warm", "hollow", "bright"])
+def test_a_voice_that_no_prompt_names_has_the_timbre_of_the_clip(
+    maker: Maker, tmp_path: Path, speaker: str
+) -> None:
+    voice = Scene((Object("star", "pink", "large", "bounces steadily", 0.5, 0.7),), "gray", speaker=speaker)
+    write_sound(tmp_path / "voice.wav", true_sound(voice, 5.0))
+    prompt = caption(STILL, name_speaker=False)
+    clip = maker.clip(prompt, 7, audio_input=str(tmp_path / "voice.wav"), audio_mode="id_lora")
+    assert judge_voice((speaker, clip.samples)).right
+
+
+def test_an_extending_chunk_goes_on_where_a_cut_leaps(bench: Bench) -> None:
+    found = figures(row_continuity.make_row(bench))
+    assert found["extend: motion across the border"] == 1.0
+    assert (found["extend's step of the picture over cut's"] or 1.0) <= 0.5
+    assert (found["extend: crack in the sound over usual"] or 9.0) < 1.5
+
+
+@pytest.mark.parametrize("kind", ["striped", "chime"])
+def test_a_lora_at_strength_nought_is_none_and_at_one_is_seen(maker: Maker, kind: str) -> None:
+    prompt = caption(STILL)
+    plain = maker.clip(prompt, 5)
+    assert same_bytes(maker.clip(prompt, 5, loras=[{"path": OWN[kind], "strength": 0.0}]), plain)
+    changed = maker.clip(prompt, 5, loras=[{"path": OWN[kind], "strength": 1.0}])
+    assert not same_bytes(changed, plain)
