@@ -1,7 +1,7 @@
 """What each mode is for, seen and heard in what the small model makes: one check of meaning a mode.
 
 The rows of `benchmarks.quality`, with a case or two each, at the smaller of the two sizes that the model knows.
-Modes whose LoRA does not do its work yet (union-control, colorizer, the striped style, the chime's ring) are
+Modes whose LoRA does not do its work yet (union-control, the striped style, the chime's ring) are
 measured there and not held here: see the model card.
 """
 
