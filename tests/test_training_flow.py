@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,7 +16,6 @@ from training.bank import Job, jobs
 from training.clips import Clips
 from training.conditions import GENERATED, GIVEN, Conditioner, Shares, noised, token_shares, weighted_error
 from training.distill import Walk
-from training.fastest import PLAIN, options
 from training.masters import Masters, orthogonal, round_to_fp8
 from training.text import SLOTS
 
@@ -190,14 +187,3 @@ def test_every_worker_makes_shards_of_its_own_and_sizes_advance_together() -> No
     assert {all_jobs[0].size, all_jobs[1].size} == {"small", "full"}
     assert [job.kind for job in all_jobs[:8]] == ["base"] * 8
     assert Job("control", "full", 3).name == "control-full-0003.pt"
-
-
-def test_the_fastest_way_is_taken_and_the_plain_one_where_none_ran(tmp_path: Path) -> None:
-    slow, fast, broken = (
-        tmp_path / f"rehearse--{name}.log" for name in ("compile--graph", "no-compile--graph", "plain")
-    )
-    slow.write_text('noise\n{"ms_0": 50.0, "ms_1": 40.0}\n')
-    fast.write_text('{"ms_0": 30.0, "ms_1": 40.0}\n')
-    broken.write_text("Traceback\n")
-    assert options([slow, fast, broken]) == ("--no-compile", "--graph")
-    assert options([broken]) == PLAIN

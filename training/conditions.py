@@ -64,6 +64,8 @@ class Conditioner:
         self._empty, self._generator = empty, generator
         self._shares = Shares() if shares is None else shares
         self._device = clips.video.device
+        self._levels = torch.tensor(DISTILLED_SIGMAS[:-1], device=self._device)
+        self._level_weights = torch.tensor(_LEVEL_WEIGHTS, device=self._device)
         grid = clips.geometry.grid
         self._frame_tokens = grid[1] * grid[2]
         self._most_given = max(2, grid[0] // 3)
@@ -75,10 +77,8 @@ class Conditioner:
         """(B,) noise levels."""
         uniform = self._uniform()
         shifted = _SHIFT * uniform / (1.0 + (_SHIFT - 1.0) * uniform)
-        steps = torch.tensor(DISTILLED_SIGMAS[:-1], device=self._device)
-        weights = torch.tensor(_LEVEL_WEIGHTS, device=self._device)
-        drawn = torch.multinomial(weights, self.batch, replacement=True, generator=self._generator)
-        published = steps[drawn]
+        drawn = torch.multinomial(self._level_weights, self.batch, replacement=True, generator=self._generator)
+        published = self._levels[drawn]
         return torch.where(self._uniform() < self._shares.published_level, published, shifted)
 
     def draw(self) -> Inputs:

@@ -24,15 +24,14 @@ from scope_ltx.models.small.published import is_fp8_in_transformer
 from scope_ltx.models.small.sizes import build_connectors, build_transformer
 from scope_ltx.sampling.geometry import ChunkGeometry
 from training.bank import SIZES, Bank
-from training.clips import CAPTIONS, VOICE_TOKENS, Clips, audio_used_by
+from training.clips import VOICE_TOKENS, audio_used_by
 from training.conditions import Conditioner, noised, weighted_error
 from training.graphs import GraphedStep
 from training.initial import initialise
 from training.joint import JointModel, Places
 from training.masters import Masters
 from training.stage import Stage, stage_arguments, stage_of
-from training.text import FEATURES, SLOTS, CaptionEncoder
-from training.video_vae import USED_CHANNELS
+from training.text import CaptionEncoder
 
 AUDIO_WEIGHT = 0.7
 WARM_UP, DECAY_FROM = 300, 0.4
@@ -216,56 +215,17 @@ def wait_for(banks: Sequence[Bank], least: int, timeout_s: float) -> None:
             time.sleep(0.2)
 
 
-def rehearse(trainable: Trainable, steps: int) -> dict[str, float]:
-    """Milliseconds a step of each course, after a first one, and that one's seconds."""
-    figures: dict[str, float] = {}
-    for which in range(len(trainable.courses)):
-        start = time.monotonic()
-        float(trainable.step(which, 0.01)[0].sum())
-        figures[f"first_s_{which}"] = time.monotonic() - start
-        start = time.monotonic()
-        for _ in range(steps):
-            errors, _ = trainable.step(which, 0.01)
-        figures[f"error_{which}"] = float(errors.mean())
-        figures[f"ms_{which}"] = (time.monotonic() - start) / steps * 1000.0
-    return figures
-
-
-def empty_clips(config: LTX2Config, audio_used: int, device: torch.device) -> Clips:
-    """Random latents, to try a step on."""
-    geometry = ChunkGeometry.of(config)
-    return Clips(
-        geometry,
-        torch.randn(4, geometry.video_tokens, USED_CHANNELS, device=device).bfloat16(),
-        torch.randn(4, geometry.audio_tokens, audio_used, device=device).bfloat16(),
-        torch.randn(4, CAPTIONS, SLOTS, FEATURES, device=device).bfloat16(),
-        torch.full((4, CAPTIONS), 20, device=device),
-    )
-
-
 def main() -> None:
     parser = stage_arguments("Trains the connectors and the transformer by flow matching")
     add_batches(parser)
     parser.add_argument("--start", type=Path, default=None, help="weights to begin with")
-    parser.add_argument("--rehearse", type=int, default=0, help="only time so many steps on random latents")
     arguments = parser.parse_args()
-    stage = stage_of("rehearsal" if arguments.rehearse else "transformer", arguments)
+    stage = stage_of("transformer", arguments)
     weights = arguments.directory / "transformer.safetensors"
     audio_used = audio_used_by(arguments.directory / "audio_vae.safetensors")
     model = build_model(arguments.seed, stage.device, compiled=arguments.compile, audio_used=audio_used)
     masters = masters_of(model)
-    batches = {"small": arguments.small_batch, "full": arguments.full_batch}
     empty = CaptionEncoder(stage.device).features([""])
-    if arguments.rehearse:
-        courses = [
-            Course(
-                Conditioner(empty_clips(config, audio_used, stage.device), batches[size], empty, stage.generator),
-                places_of(model, config),
-            )
-            for size, config in SIZES.items()
-        ]
-        stage.record(rehearse(Trainable(model, masters, courses, graphed=arguments.graph), arguments.rehearse))
-        return
     state = stage.resume()
     if state is not None:
         masters.restore(state)
