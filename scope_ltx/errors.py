@@ -19,6 +19,10 @@ from pathlib import Path
 class ScopeLtxError(Exception):
     """Base of every error that this product raises on purpose; the text is fit for a user."""
 
+    def __str__(self) -> str:
+        # Python keeps bytes of a file's name that are no text as lone surrogates: no log and no JSON can write them.
+        return super().__str__().encode("utf-8", "backslashreplace").decode()
+
 
 class CheckpointError(ScopeLtxError):
     """A model file cannot be used. Says which file, what is wrong, which keys, and what to do."""

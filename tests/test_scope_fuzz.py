@@ -102,6 +102,13 @@ def test_nothing_comes_out_of_a_call(sent: dict[str, Any], time: VirtualTime) ->
     assert len(time.generator.requests) > made, pipeline.status
 
 
+def test_a_file_name_that_is_no_text_is_reported_in_text(time: VirtualTime, caplog: pytest.LogCaptureFixture) -> None:
+    pipeline = time.host.load(height=32, width=32, num_frames=9)
+    pipeline(prompts="a cat", last_frame_image="\ud800")
+    time.run(0.1)
+    assert "last_frame_image: \\ud800: there is no such file. Check the path" in caplog.text
+
+
 @pytest.mark.parametrize("name", ["height", "prompts", "base_seed", "num_steps", "loras", "unknown"])
 def test_a_number_too_long_to_be_written(name: str, time: VirtualTime) -> None:
     pipeline = time.host.load(height=32, width=32, num_frames=9)
