@@ -102,7 +102,9 @@ def test_nothing_comes_out_of_a_call(sent: dict[str, Any], time: VirtualTime) ->
     assert len(time.generator.requests) > made, pipeline.status
 
 
-def test_a_file_name_that_is_no_text_is_reported_in_text(time: VirtualTime, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_name_that_is_no_text_is_reported_in_text(
+    time: VirtualTime, caplog: pytest.LogCaptureFixture
+) -> None:
     pipeline = time.host.load(height=32, width=32, num_frames=9)
     pipeline(prompts="a cat", last_frame_image="\ud800")
     time.run(0.1)
