@@ -20,7 +20,7 @@ class ScopeLtxError(Exception):
     """Base of every error that this product raises on purpose; the text is fit for a user."""
 
     def __str__(self) -> str:
-        # Python keeps bytes of a file's name that are no text as lone surrogates: no log and no JSON can write them.
+        # Python keeps bytes of a file's name that are no text as lone surrogates, which no log can write.
         return super().__str__().encode("utf-8", "backslashreplace").decode()
 
 

@@ -138,6 +138,8 @@ def main() -> None:
         places = places_of(model, SIZES[size], downscale=DOWNSCALE.get(kind, 0), voice=kind == "identity")
         courses.append(Course(conditioner, places, bank))
     trainable = Trainable(model, masters, courses, graphed=arguments.graph)
+    for which in range(len(courses)):
+        trainable.step(which, 0.0)  # compiles, and leaves the factors as they are
     stage.start_clock()
     weights = arguments.directory / f"lora-{kind}.safetensors"
     run(stage, trainable, weights, arguments.full_share, arguments.log_every, WARM_UP)

@@ -9,7 +9,6 @@
 # START: weights that flow matching goes on from. CODEC_S: seconds for the video VAE. VOCODER_S: for the vocoder.
 # WORKERS, BANK_ARGUMENTS: see training.bank. PYTHON: the interpreter.
 set -u
-running=()
 out=$1 flow_s=$2 distill_s=$3 lora_s=$4
 bank=$out/bank workers=${WORKERS:-6} python=${PYTHON:-python3}
 export PYTHONUNBUFFERED=1
@@ -47,22 +46,17 @@ if [ ! -f "$out/distilled.safetensors" ]; then
     stage distill distill --bank "$bank" --seconds "$distill_s"
 fi
 
-look() { # NAME: package what there is and judge a few held-out prompts
+look() { # package what there is and judge a few held-out prompts
     $python -m training.package --directory "$out" --target "$out/model" > "$out/package.log" 2>&1 \
-        && $python -m training.preview --model "$out/model" --count "${LOOK:-48}" --sheet "$out/preview.png" \
-            > "$out/preview.log" 2>&1
+        && $python -m benchmarks.quality --model "$out/model" --device cuda --rows prompts --count "${LOOK:-48}" \
+            --processes 8 --json "$out/look.json" --sheet "$out/look.png" > "$out/look.log" 2>&1
 }
 say LoRAs
 while [ ! -f "$out/vocoder.safetensors" ]; do sleep 1; done
 look &
-lora() { stage "lora-$1" lora --kind "$1" --bank "$bank" --no-compile --seconds "$lora_s"; }
-for pair in "control identity" "colorizer striped" "chime cameraman"; do
-    for kind in $pair; do
-        [ -f "$out/lora-$kind.safetensors" ] || lora "$kind" &
-        running+=("$!")
-    done
-    wait "${running[@]}"
-    running=()
+# All at once: each compiles for a minute before it trains, on a processor core and not on the GPU.
+for kind in control identity colorizer striped chime cameraman; do
+    [ -f "$out/lora-$kind.safetensors" ] || stage "lora-$kind" lora --kind "$kind" --bank "$bank" --seconds "$lora_s" &
 done
 wait
 $python -m training.package --directory "$out" --target "$out/model" > "$out/package.log" 2>&1

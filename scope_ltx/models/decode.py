@@ -50,7 +50,7 @@ class VideoDecoder:
         latents = tokens.view(1, *grid, -1).permute(0, 4, 1, 2, 3)
         mean, std = (_per_channel(value, latents) for value in (vae.latents_mean, vae.latents_std))
         pixels: Tensor = vae.decode((latents * std + mean).to(vae.dtype), None, return_dict=False)[0]
-        levels = pixels[0].float().add(1).mul(127.5).round_().clamp_(0, 255)
+        levels = pixels[0].float().add(1).mul_(127.5).round_().clamp_(0, 255)
         return levels.to(torch.uint8).permute(1, 2, 3, 0)
 
 
