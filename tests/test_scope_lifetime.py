@@ -94,6 +94,15 @@ def tensor_nbytes() -> int:
     return sum(held.values())
 
 
+@pytest.fixture
+def one_arena() -> None:
+    """Each thread of a cycle may else get another of glibc's arenas, and what those keep moves resident memory by
+    50 MB, as much as a model; with one it stays within 10."""
+    if sys.platform == "linux":
+        arena_max = -8  # malloc.h
+        ctypes.CDLL(None).mallopt(arena_max, 1)
+
+
 def resident_nbytes() -> int:
     if sys.platform == "linux":
         ctypes.CDLL(None).malloc_trim(0)
@@ -101,7 +110,7 @@ def resident_nbytes() -> int:
 
 
 @pytest.mark.alone
-@pytest.mark.usefixtures("no_collector")
+@pytest.mark.usefixtures("no_collector", "one_arena")
 def test_five_loads_and_unloads_leave_nothing(small: FakeScopeHost, small_model_dir: Path) -> None:
     threads, before = set(threading.enumerate()), tensor_nbytes()
     resident = []
@@ -118,8 +127,8 @@ def test_five_loads_and_unloads_leave_nothing(small: FakeScopeHost, small_model_
         assert held > 30 * 2**20
         assert tensor_nbytes() - before < held / 100
         resident.append(resident_nbytes())
-    # The first one has also brought in libraries, and the C library keeps a few percent of what threads free.
-    assert max(resident[1:]) - resident[0] < held, resident
+    # A sixth of a model lost in each cycle would show in each of the last three. The first brings in libraries.
+    assert min(resident[3:]) - resident[0] < held / 2, resident
 
 
 @pytest.mark.alone
