@@ -68,6 +68,10 @@ _SHARES: dict[Kind, Shares] = {
 }
 
 WARM_UP = 40
+RATE = 0.015
+"""Of AdamW: ten times that of whole weights. Errors on held-out small clips, after 120 steps in batches of 8, of
+the sound with `identity`: 1.30 at the start, .80 at .0015, .41 at .005, .38 at .015 (Muon at .01: .46). Of the
+picture with `control` after 75: .79 at the start, .58 at .0015, .30 at .015."""
 
 
 class LoraLinear(nn.Module):
@@ -121,7 +125,7 @@ def main() -> None:
     model.requires_grad_(False)
     torch.manual_seed(arguments.seed)
     factors = add_lora(model.transformer, PARTS[kind], RANKS[kind])
-    masters = Masters(factors, muon=lambda *_: False, fp8=lambda *_: False, mean_decay=0.995)
+    masters = Masters(factors, muon=lambda *_: False, fp8=lambda *_: False, adam_rate=RATE, mean_decay=0.995)
     state = stage.resume()
     if state is not None:
         masters.restore(state)

@@ -52,7 +52,7 @@ class _Group:
 class Masters:
     """Weights `named` of a module. muon, fp8: which of them, by name and shape, see above.
 
-    mean_decay: of the running mean per step, which is what is kept.
+    adam_rate: of those that go by AdamW. mean_decay: of the running mean per step, which is what is kept.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class Masters:
         *,
         muon: Chooses,
         fp8: Chooses,
+        adam_rate: float = ADAM_RATE,
         mean_decay: float = 0.999,
     ) -> None:
         kinds: dict[tuple[torch.Size, bool, bool], list[str]] = defaultdict(list)
@@ -70,7 +71,7 @@ class Masters:
             _Group(names, [named[name] for name in names], by_muon, as_fp8)
             for (_, by_muon, as_fp8), names in kinds.items()
         ]
-        self.mean_decay = mean_decay
+        self.mean_decay, self._adam_rate = mean_decay, adam_rate
         device = self.groups[0].master.device
         self.rate = torch.zeros((), device=device)
         """Share of the two rates, set before a step: warm-up and decay."""
@@ -124,7 +125,7 @@ class Masters:
         variance.lerp_(group.gradient.square(), 1.0 - _BETAS[1])
         size = variance.div(1.0 - _BETAS[1] ** self._count).sqrt_().add_(_EPS)
         step = group.momentum / size
-        group.master.sub_(step * (self.rate * ADAM_RATE / (1.0 - _BETAS[0] ** self._count)))
+        group.master.sub_(step * (self.rate * self._adam_rate / (1.0 - _BETAS[0] ** self._count)))
 
     def mean(self) -> dict[str, Tensor]:
         """The running means by name, in bfloat16: what is published, and what a stage goes on from."""

@@ -6,6 +6,7 @@
 # Every stage writes its weights and its log to OUT; OUT/stages says when each began. Stages that have left their
 # weights there already are not repeated, so the shipped model, taken apart there (python -m training.unpack), lends
 # what is not to be trained again.
+# FLOW_S 0: OUT/transformer.safetensors is done, from another machine perhaps, and only distilled.
 # START: weights that flow matching goes on from. CODEC_S: seconds for the video VAE. VOCODER_S: for the vocoder.
 # WORKERS, BANK_ARGUMENTS: see training.bank. PYTHON: the interpreter.
 set -u
@@ -41,7 +42,7 @@ done
 
 if [ ! -f "$out/distilled.safetensors" ]; then
     say flow
-    stage flow transformer --bank "$bank" ${START:+--start "$START"} --seconds "$flow_s"
+    [ "$flow_s" = 0 ] || stage flow transformer --bank "$bank" ${START:+--start "$START"} --seconds "$flow_s"
     say distill
     stage distill distill --bank "$bank" --seconds "$distill_s"
 fi
