@@ -1,8 +1,8 @@
 """What each mode is for, seen and heard in what the small model makes: one check of meaning a mode.
 
 The rows of `benchmarks.quality`, with a case or two each, at the smaller of the two sizes that the model knows.
-Modes whose LoRA does not do its work yet (union-control, the striped style, the chime's ring) are
-measured there and not held here: see the model card.
+LoRAs that do not do their work yet (the striped style, the chime's ring) are measured there and not held here: see
+the model card.
 """
 
 from __future__ import annotations
@@ -72,6 +72,12 @@ def test_the_cameras_move_is_the_references_and_comes_from_it(bench: Bench) -> N
     found = figures(row_control.make_cameraman(bench))
     assert found["the reference's move, strength 1"] == 1.0
     assert found["the same at strength 0"] == 0.0
+
+
+def test_outlines_steer_what_is_drawn(bench: Bench) -> None:
+    found = figures(row_control.make_control(bench))
+    assert (found["overlap at 1"] or 0) > (found["overlap at 0"] or 0) + 0.05
+    assert (found["distance of middles at 1"] or 1) < (found["distance of middles at 0"] or 0)
 
 
 def test_a_driving_track_is_the_sound_and_moves_the_picture(bench: Bench) -> None:

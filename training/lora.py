@@ -10,6 +10,10 @@ striped     a style: everything is striped
 chime       picture and sound: a ring and a bell, once a second
 
 Needs training/out/distilled.safetensors. Leaves training/out/lora-KIND.safetensors, in the modules' own names.
+Without a GPU, on small clips alone, some ten minutes:
+
+    python -m training.lora --kind control --steps 300 --device cpu --no-compile --no-graph --small-batch 8 \
+        --full-share 0
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from scope_ltx.lora.kinds import AUDIO_PARTS
-from training.bank import DOWNSCALE, SIZES, Bank, Kind
+from training.bank import DOWNSCALE, SIZES, Bank, Kind, SizeName
 from training.conditions import Conditioner, Shares
 from training.distill import load_model
 from training.joint import JointModel
@@ -133,7 +137,8 @@ def main() -> None:
         masters.load(load_file(arguments.start))
     empty = CaptionEncoder(stage.device).features([""])
     batches = {"small": arguments.small_batch, "full": arguments.full_batch}
-    banks = {size: Bank(arguments.bank, kind, size, stage.device) for size in SIZES}
+    sizes: list[SizeName] = ["small", "full"] if arguments.full_share > 0.0 else ["small"]
+    banks = {size: Bank(arguments.bank, kind, size, stage.device) for size in sizes}
     wait_for(list(banks.values()), arguments.least_clips, 120.0)
     courses = []
     for size, bank in banks.items():

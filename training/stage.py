@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from scope_ltx.freed_memory import keep_freed_memory
 from training.checkpoint import load_state, save_state
 from training.log import Log, plot
 
@@ -138,6 +139,9 @@ def stage_arguments(description: str) -> argparse.ArgumentParser:
 
 
 def stage_of(name: str, arguments: argparse.Namespace) -> Stage:
+    """Of a command, whose process it takes for its own."""
     budget = Budget(arguments.steps, arguments.seconds)
     device = torch.device(arguments.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     return Stage(name, arguments.directory, device, budget, arguments.seed, until=arguments.until)
