@@ -31,8 +31,8 @@ from tests.fakes.network_viewer import ROOT, Seen, Server, Viewer, joined, runni
 HEIGHT, WIDTH, FRAMES = 192, 320, 25
 VISITOR_EVERY_S = 5.0
 WARM_UP_S = 45.0
-REST_S = 10.0
-"""ICE and DTLS say goodbye for a moment, and the live picture is held for five seconds."""
+REST_S = 55.0
+"""What a viewer holds that vanished, as one does that is stopped while it joins, is free again within 50 s."""
 WINDOW_S = 10.0
 """Every so often the prompt changes and what was seen is read."""
 BEAT_S = 0.02
