@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.report import machine, summary
 from scope_ltx.config import LTX2Config
-from scope_ltx.freed_memory import keep_freed_memory
+from scope_ltx.freed_memory import own_memory
 from scope_ltx.models.small import ensure_small_model
 from scope_ltx.pipeline import load_pipeline
 from scope_ltx.request import ChunkRequest, ChunkStats
@@ -28,8 +28,7 @@ PROMPT = "a red ball on a blue background"
 def main() -> None:
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
-    if arguments.device == "cpu":
-        keep_freed_memory()  # as `scope-ltx serve` and `generate` do
+    own_memory(arguments.device)  # as `scope-ltx serve` and `generate` do
     if arguments.model is not None:
         result = measure(arguments.model, arguments.device, arguments.runs)
     else:

@@ -116,9 +116,10 @@ class LibraryBackend:
         return BudgetError, PinningError
 
     def load_pipeline(self, directory: Path, device: str, engine: EngineOptions, first: LTX2Config) -> Generator:
+        from scope_ltx.freed_memory import own_memory
         from scope_ltx.pipeline import load_pipeline, resolve_device
 
-        _own_memory(resolve_device(device).type)
+        own_memory(resolve_device(device).type)
         return load_pipeline(directory, device, engine, first)
 
     def open_session(self, generator: Generator, config: LTX2Config, prompt: str) -> SegmentSource:
@@ -139,16 +140,9 @@ class LibraryBackend:
         engine: EngineOptions,
         options: HostOptions,
     ) -> None:
+        from scope_ltx.freed_memory import own_memory
         from scope_ltx.hosts.live.serve import run_server
         from scope_ltx.pipeline import resolve_device
 
-        _own_memory(resolve_device(device).type)
+        own_memory(resolve_device(device).type)
         run_server(directory, config, prompt, host, port, device, engine, options)
-
-
-def _own_memory(device_type: str) -> None:
-    """A command owns its process, and with it how malloc treats what a computation on the CPU has freed."""
-    if device_type == "cpu":
-        from scope_ltx.freed_memory import keep_freed_memory
-
-        keep_freed_memory()

@@ -17,6 +17,12 @@ _LARGEST_KEPT_NBYTES = 2**30
 _TRIM_NEVER = 2**31 - 1
 
 
+def own_memory(device_type: str) -> None:
+    """For a command, which owns its process: keep what a computation on the CPU has freed."""
+    if device_type == "cpu":
+        keep_freed_memory()
+
+
 def keep_freed_memory() -> bool:
     """For the rest of this process, so only for who owns it: a command, no library. False where the C library is
     not glibc, and nothing was changed."""

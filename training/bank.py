@@ -20,7 +20,7 @@ from torch import Tensor
 
 from scope_ltx.config import LTX2Config
 from scope_ltx.control.frames import resize
-from scope_ltx.freed_memory import keep_freed_memory
+from scope_ltx.freed_memory import own_memory
 from scope_ltx.sampling.geometry import ChunkGeometry
 from training.clips import (
     FPS,
@@ -209,8 +209,7 @@ def main() -> None:
     parser.add_argument("--kinds", default="control,identity,colorizer,striped,chime,cameraman")
     arguments = parser.parse_args()
     arguments.bank.mkdir(parents=True, exist_ok=True)
-    if arguments.device == "cpu":
-        keep_freed_memory()
+    own_memory(arguments.device)
     encoders = load_encoders(arguments.directory, torch.device(arguments.device))
     kinds: list[Kind] = [kind for kind in arguments.kinds.split(",") if kind]
     wanted = jobs(

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from scope_ltx.freed_memory import keep_freed_memory
+from scope_ltx.freed_memory import own_memory
 from training.checkpoint import load_state, save_state
 from training.log import Log, plot
 
@@ -142,6 +142,5 @@ def stage_of(name: str, arguments: argparse.Namespace) -> Stage:
     """Of a command, whose process it takes for its own."""
     budget = Budget(arguments.steps, arguments.seconds)
     device = torch.device(arguments.device)
-    if device.type == "cpu":
-        keep_freed_memory()
+    own_memory(device.type)
     return Stage(name, arguments.directory, device, budget, arguments.seed, until=arguments.until)
