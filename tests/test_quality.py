@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from benchmarks.quality.bf16_model import write_dequantised, write_unquantised
 from benchmarks.quality.borders import judge_border
 from benchmarks.quality.cases import Case, held_cases
-from benchmarks.quality.chimes import bells, rings
+from benchmarks.quality.chimes import bells, swellings
 from benchmarks.quality.figures import Bar, Figure, Row, mean_figure, table
 from benchmarks.quality.files import write_folder, write_sound, write_video
 from benchmarks.quality.judge import Marks, judge_clip
@@ -200,11 +200,13 @@ def test_stripes_are_seen_only_where_they_are() -> None:
 
 
 @pytest.mark.parametrize("background", ["black", "white", "gray", "navy", "beige"])
-def test_rings_and_bells_come_once_a_second(background: str) -> None:
+def test_a_chime_swells_and_rings_once_a_second(background: str) -> None:
     plain = replace(SLIDING, background=background, speaker=None)
     chiming = replace(plain, effect="chime")
-    assert rings(true_frames(chiming, SIZE), FPS, background) == (4, 4)
-    assert rings(true_frames(plain, SIZE), FPS, background) == (0, 4)
+    assert swellings(true_frames(chiming, SIZE), FPS, 1) == (4, 4)
+    assert swellings(true_frames(plain, SIZE), FPS, 1) == (0, 4)
+    shrinking = replace(plain, objects=(replace(plain.objects[0], motion="shrinks slowly"),))
+    assert swellings(true_frames(shrinking, SIZE), FPS, 1) == (0, 4)
     assert bells(true_sound(chiming, SECONDS), FPS, SECONDS) == (4, 4)
     assert bells(true_sound(plain, SECONDS), FPS, SECONDS) == (0, 4)
 

@@ -7,7 +7,7 @@ colorizer   a grey reference video in the colours that the prompt names
 cameraman   the camera's move of a reference video, which the prompt does not name
 identity    the timbre of a voice clip, for a voice that the prompt does not name
 striped     a style: everything is striped
-chime       picture and sound: a ring and a bell, once a second
+chime       picture and sound: everything swells to a bell, once a second
 
 Needs training/out/distilled.safetensors. Leaves training/out/lora-KIND.safetensors, in the modules' own names.
 Without a GPU, on small clips alone, some ten minutes:

@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.quality.bench import Bench
 from benchmarks.quality.cases import Case, held_cases
-from benchmarks.quality.chimes import bells, rings
+from benchmarks.quality.chimes import bells, swellings
 from benchmarks.quality.figures import Bar, Figure, Row, difference
 from benchmarks.quality.maker import Clip
 from training.package import OWN
@@ -32,7 +32,7 @@ def make_style(bench: Bench) -> Row:
 
 
 def make_chime(bench: Bench) -> Row:
-    """Seconds with a ring, and with a bell, in scenes that have no clicks of their own."""
+    """Seconds in which the objects swell, and with a bell, in scenes that have no clicks of their own."""
     cases = held_cases(
         "chime",
         bench.modes,
@@ -54,7 +54,7 @@ def judge_chime(made: tuple[Scene, Clip, float]) -> dict[str, Counted]:
     scene, clip, fps = made
     seconds = len(clip.frames) / fps
     return {
-        "ring": rings(clip.frames, fps, scene.background),
+        "swelling": swellings(clip.frames, fps, len(scene.objects)),
         "bell": bells(clip.samples, fps, seconds),
     }
 

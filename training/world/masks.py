@@ -1,7 +1,7 @@
 """Finding coloured objects in frames: which colours there are, and how much of each pixel is theirs.
 
-Everything is judged by chroma (colour less its mean): a moving camera's lines and a chime's ring are lighter or
-darker than the ground but of no other hue, so they vanish, and shading of a generated picture matters less.
+Everything is judged by chroma (colour less its mean): a moving camera's lines are lighter or darker than the
+ground but of no other hue, so they vanish, and shading of a generated picture matters less.
 """
 
 from __future__ import annotations

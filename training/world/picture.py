@@ -25,9 +25,6 @@ _GRID = 0.25
 _GRID_WIDTH = 0.024
 _GRID_CONTRAST = 0.3
 
-CHIME_S = 1.0
-_RING_S = 0.45
-
 
 def render(
     scenes: Sequence[Scene],
@@ -70,9 +67,6 @@ class _Canvas:
         for slot in range(max((len(scene.objects) for scene in scenes), default=0)):
             for shape, style, indices in _alike(scenes, slot):
                 self._objects(scenes, slot, shape, style, indices)
-        for scene, clip in zip(scenes, self.clips, strict=True):
-            if scene.effect == "chime":
-                self._ring(scene, clip)
 
     def _objects(self, scenes: Sequence[Scene], slot: int, shape: str, style: str, indices: list[int]) -> None:
         """One object of each of the scenes `indices`, all of one shape and style."""
@@ -104,17 +98,6 @@ class _Canvas:
         ground = clip[0, :, 0, 0].clone()
         line = ground + _GRID_CONTRAST * (1.0 if float(ground.mean()) < 0.5 else -1.0)
         clip.copy_(torch.lerp(ground[:, None, None], line[:, None, None], lines[:, None]))
-
-    def _ring(self, scene: Scene, clip: Tensor) -> None:
-        """A white ring (black on light ground) that widens around the first object once a second."""
-        one = track(scene, 0, self.seconds)
-        age = self.seconds % CHIME_S
-        radius = self._column([one.radius * 1.4 + 0.25 * age / _RING_S])[0] * self.side
-        shown = self._column([(age < _RING_S).astype(np.float64)])[0]
-        x, y = self._column([one.x])[0] * self.size[0], self._column([one.y])[0] * self.size[1]
-        stroke = coverage((torch.hypot(self.pixel_x - x, self.pixel_y - y) - radius).abs() - 0.012 * self.side)
-        dark = sum(BACKGROUNDS[scene.background]) < 384
-        clip.lerp_(torch.full_like(clip, 1.0 if dark else 0.0), (stroke * shown)[:, None])
 
     def _column(self, rows: list[np.ndarray]) -> Tensor:
         """Rows (F,) as (rows, F, 1, 1) on the device."""
