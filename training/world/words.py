@@ -57,7 +57,7 @@ ADDED_STYLES = ("striped",)
 """Never in the base model's scenes: what a style LoRA adds."""
 
 EFFECTS = ("none", "chime")
-"""`chime` is never in the base model's scenes: with it an audio-video LoRA makes everything swell to
-a bell, once a second."""
+"""`chime` is never in the base model's scenes: an audio-video LoRA makes everything swell to a bell, once a
+second."""
 
 SPEAKERS = ("warm", "hollow", "bright")
