@@ -11,6 +11,7 @@ from training.world.listen import find_onsets
 from training.world.masks import find_ground, find_objects
 from training.world.motion import CHIME_S
 from training.world.sound import chime_times
+from training.world.tracking import measure
 
 _SWOLLEN_S, _BACK_S = (0.08, 0.42), (0.58, 0.95)
 """Within each second: an object is larger for the first half."""
@@ -40,9 +41,9 @@ def bells(samples: Samples, fps: float, seconds: float) -> tuple[int, int]:
 
 
 def _areas(frames: Frames, objects: int) -> npt.NDArray[np.float64]:
-    """(F,): pixels of all objects in each frame, of the picture averaged down."""
+    """(F,): of all objects in each frame, as a share of the square of the shorter side."""
     found = find_objects(find_ground(frames), objects)
-    return sum((one.alpha.double().sum((1, 2)).numpy() for one in found), np.zeros(len(frames)))
+    return sum((measure(one.alpha).radius ** 2 for one in found), np.zeros(len(frames)))
 
 
 def _between(age: npt.NDArray[np.float64], low: float, high: float) -> npt.NDArray[np.bool_]:

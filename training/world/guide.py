@@ -54,9 +54,7 @@ def guide(
 
 def _line_drawing(scene: Scene) -> Scene:
     objects = tuple(replace(thing, rgb=(255, 255, 255)) for thing in scene.objects)
-    return replace(
-        scene, objects=objects, background="black", background_rgb=(0, 0, 0), style="outline", effect="none"
-    )
+    return replace(scene, objects=objects, background="black", background_rgb=(0, 0, 0), style="outline")
 
 
 def _edges(clip: Tensor) -> Tensor:

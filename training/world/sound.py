@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from training.world.motion import event_times, track
+from training.world.motion import CHIME_S, event_times, track
 from training.world.scene import Scene
 
 SAMPLE_RATE = 48_000
@@ -73,8 +73,9 @@ def events(scene: Scene, seconds: float, start_s: float = 0.0) -> list[float]:
 
 def chime_times(seconds: float, start_s: float = 0.0) -> list[float]:
     """Onsets of the bell that the audio-video LoRA adds."""
-    beats = range(math.ceil(start_s), math.ceil(start_s + seconds))
-    return [beat - start_s for beat in beats if beat - start_s < seconds]
+    beats = range(math.ceil(start_s / CHIME_S), math.ceil((start_s + seconds) / CHIME_S))
+    times = [beat * CHIME_S - start_s for beat in beats]
+    return [moment for moment in times if moment < seconds]
 
 
 def pitch_track(scene: Scene, seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
