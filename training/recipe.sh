@@ -55,9 +55,12 @@ look() { # package what there is and judge a few held-out prompts
 say LoRAs
 while [ ! -f "$out/vocoder.safetensors" ]; do sleep 1; done
 look &
+# On the weights as flow matching left them; the shipped ones, taken apart, are distilled ones alone.
+base=transformer.safetensors
+[ -f "$out/$base" ] || base=distilled.safetensors
 # All at once: each compiles for a minute before it trains, on a processor core and not on the GPU.
 for kind in control identity colorizer striped chime cameraman; do
-    [ -f "$out/lora-$kind.safetensors" ] || stage "lora-$kind" lora --kind "$kind" --bank "$bank" --seconds "$lora_s" &
+    [ -f "$out/lora-$kind.safetensors" ] || stage "lora-$kind" lora --kind "$kind" --transformer "$base" --bank "$bank" --seconds "$lora_s" &
 done
 wait
 $python -m training.package --directory "$out" --target "$out/model" > "$out/package.log" 2>&1
