@@ -126,8 +126,13 @@ def main() -> None:
     parser.add_argument("--start", type=Path, default=None, help="go on from these factors")
     arguments = parser.parse_args()
     kind: Kind = arguments.kind
-    stage = stage_of(f"lora-{kind}", arguments)
     base = arguments.directory / arguments.transformer
+    if not base.is_file():
+        parser.error(
+            f"{base} is not there: training.transformer leaves it. Of the shipped model, taken apart by "
+            "training.unpack, there is --transformer distilled.safetensors"
+        )
+    stage = stage_of(f"lora-{kind}", arguments)
     model = load_model(base, arguments.seed, stage.device, compiled=arguments.compile)
     round_as_published(model)
     model.requires_grad_(False)
