@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any, cast
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from scope_ltx.config import LTX2Config
@@ -15,9 +20,11 @@ from scope_quant.fp8 import dequantize, quantize_per_tensor
 from training.bank import Job, jobs
 from training.clips import Clips
 from training.conditions import GENERATED, GIVEN, Conditioner, Shares, noised, token_shares, weighted_error
-from training.distill import Walk
+from training.distill import Distiller, Walk, level_weights, run
 from training.masters import Masters, orthogonal, round_to_fp8
+from training.stage import Budget, Stage
 from training.text import SLOTS
+from training.transformer import Course
 
 CONFIG = LTX2Config(height=64, width=64, num_frames=49)
 GEOMETRY = ChunkGeometry.of(CONFIG)
@@ -25,7 +32,7 @@ BATCH = 16
 NOTHING = Shares(first_frame=0.0, beginning=0.0, driving=0.0, partly=0.0, guide_partly=0.0, no_caption=0.0)
 
 
-def clips(**behind: Tensor) -> Clips:
+def clips_of(count: int, **behind: Tensor) -> Clips:
     generator = torch.Generator().manual_seed(1)
 
     def values(*shape: int) -> Tensor:
@@ -33,17 +40,17 @@ def clips(**behind: Tensor) -> Clips:
 
     return Clips(
         GEOMETRY,
-        values(5, GEOMETRY.video_tokens, 3),
-        values(5, GEOMETRY.audio_tokens, 4),
-        values(5, 3, SLOTS, 8),
-        torch.full((5, 3), 7),
+        values(count, GEOMETRY.video_tokens, 3),
+        values(count, GEOMETRY.audio_tokens, 4),
+        values(count, 3, SLOTS, 8),
+        torch.full((count, 3), 7),
         **behind,
     )
 
 
 def conditioner(shares: Shares, **behind: Tensor) -> Conditioner:
     empty = torch.zeros(1, SLOTS, 8).bfloat16(), torch.tensor([1])
-    return Conditioner(clips(**behind), BATCH, empty, torch.Generator().manual_seed(2), shares)
+    return Conditioner(clips_of(5, **behind), BATCH, empty, torch.Generator().manual_seed(2), shares)
 
 
 def test_without_conditions_everything_is_generated() -> None:
@@ -115,6 +122,52 @@ def test_a_walk_visits_every_level_in_order_and_begins_anew_at_noise() -> None:
     last = walk.now()
     assert 0.9 < float(last["video"][last["sigma"] == 1.0].std()) < 1.1
     assert not bool(last["video"][last["sigma"] < 1.0].any())
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_a_level_counts_by_its_span_and_all_of_them_one_in_the_mean(power: float) -> None:
+    levels = torch.tensor(DISTILLED_SIGMAS)
+    weights = level_weights(levels[:-1], levels[1:], power)
+    assert float(weights.mean()) == pytest.approx(1.0)
+    last, third_last = weights[-1], weights[-3]
+    spans = (levels[:-1] - levels[1:])[[-1, -3]]
+    assert float(last / third_last) == pytest.approx(float(spans[0] / spans[1]) ** power)
+
+
+class FakeBank:
+    """Lends one more clip each time."""
+
+    clips: Clips | None = None
+
+    def pick_up(self) -> bool:
+        have = 5 if self.clips is None else len(self.clips) + 1
+        self.clips = clips_of(have)
+        return True
+
+
+class FakeDistiller:
+    """Learns nothing, and notes how many clips there are to draw from."""
+
+    def __init__(self, course: Course) -> None:
+        self.courses = [course]
+        self.masters = masters_of(small_module())
+        self.seen: list[int] = []
+
+    def step(self, which: int, rate: float) -> tuple[Tensor, Tensor]:
+        self.seen.append(len(self.courses[which].conditioner.clips))
+        return torch.ones(2, 3), torch.tensor([1.0, 0.725, 0.421875])
+
+
+def test_distillation_takes_up_clips_that_are_made_meanwhile(tmp_path: Path) -> None:
+    stage = Stage("distill", tmp_path, torch.device("cpu"), Budget(steps=6))
+    distiller = FakeDistiller(Course(conditioner(NOTHING), cast(Any, None), cast(Any, FakeBank())))
+    weights = tmp_path / "distilled.safetensors"
+    run(stage, cast(Distiller, distiller), weights, cast(Any, small_module()), 0.0, every=2)
+    assert distiller.seen == [5, 5, 5, 5, 6, 6]
+    assert set(load_file(weights)) == set(distiller.masters.mean())
+    line = json.loads((tmp_path / "distill.jsonl").read_text().splitlines()[-1])
+    assert line["video_to_0.421875"] == line["audio_to_1"] == 1.0
+    assert line["video_to_0.909375"] == 0.0
 
 
 def small_module() -> nn.Module:

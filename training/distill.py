@@ -4,7 +4,8 @@
 
 The student walks its own way through the 8 levels. Wherever it is, the teacher, which is the transformer as flow
 matching left it, goes on to the next level in three guided steps, and the student learns to get there in one.
-Samples of a batch are at all levels at once, so that every update sees each of them.
+Samples of a batch are at all levels at once, so that every update sees each of them. They count the more, the
+further it is from their level to the next (`level_weights`).
 
 Needs training/out/transformer.safetensors. Leaves training/out/distilled.safetensors: same names, and connectors
 as they were.
@@ -29,6 +30,7 @@ from training.stage import Stage, stage_arguments, stage_of
 from training.text import CaptionEncoder
 from training.transformer import (
     AUDIO_WEIGHT,
+    Bands,
     Course,
     add_batches,
     as_fp8,
@@ -42,8 +44,11 @@ SUBSTEPS = 3
 RATE = 0.2
 """Of Adam's: 3e-4."""
 WARM_UP, DECAY_FROM = 50, 0.5
+SPAN_POWER = 0.5
+"""Of the levels' weights. 0: all the same."""
 
 _STEPS = len(DISTILLED_SIGMAS) - 1
+_LEVELS = sorted(DISTILLED_SIGMAS[:-1])
 
 
 class Walk:
@@ -97,6 +102,15 @@ def moved(
     return latents + (denoised - latents) * ((level - next_sigma[:, None, None]) / level)
 
 
+def level_weights(sigma: Tensor, next_sigma: Tensor, power: float) -> Tensor:
+    """(B,) -> (B,): how much a sample counts, by the span to its next level; 1 in the mean of the 8 levels.
+
+    An error of the velocity moves a sample by as much as the span is long: .006 at the four upper levels, .42 at
+    the last. The upper ones' errors are the largest: with equal weights most of the gradient is theirs."""
+    spans = torch.tensor(DISTILLED_SIGMAS).diff().neg().pow(power)
+    return (sigma - next_sigma).pow(power) / float(spans.mean())
+
+
 class Distiller:
     """One update of the student on a batch of a course, as one graph for each."""
 
@@ -109,10 +123,11 @@ class Distiller:
         empty: tuple[Tensor, Tensor],
         *,
         guidance: float = GUIDANCE,
+        span_power: float = SPAN_POWER,
         graphed: bool = True,
     ) -> None:
         self._student, self._teacher, self.masters = student, teacher.requires_grad_(False), masters
-        self._empty, self._guidance = empty, guidance
+        self._empty, self._guidance, self._span_power = empty, guidance, span_power
         self.courses = list(courses)
         self._walks = [Walk(course.conditioner, student.device) for course in courses]
         self._steps = [
@@ -120,14 +135,15 @@ class Distiller:
             for course in courses
         ]
 
-    def step(self, which: int, rate: float) -> Tensor:
-        """(2, B) errors of picture and sound."""
+    def step(self, which: int, rate: float) -> tuple[Tensor, Tensor]:
+        """One update: (errors (2, B) of picture and sound, not weighted, levels (B,))."""
         self.masters.rate.fill_(rate)
         walk = self._walks[which]
-        errors, video, audio = self._steps[which](walk.now())
+        now = walk.now()
+        errors, video, audio = self._steps[which](now)
         result: Tensor = errors.clone()
         walk.advance(video.clone(), audio.clone())
-        return result
+        return result, now["sigma"]
 
     def _step(self, inputs: Mapping[str, Tensor], places: Places) -> tuple[Tensor, Tensor, Tensor]:
         self.masters.place()
@@ -142,7 +158,9 @@ class Distiller:
             errors.append(weighted_error(velocity, target, whole))
             used = velocity[..., : target.shape[-1]].detach().float()
             ends.append(self._moved(name, inputs, inputs[name], used, inputs["sigma"], inputs["next_sigma"]))
-        (errors[0].mean() + AUDIO_WEIGHT * errors[1].mean()).backward()  # type: ignore[no-untyped-call]
+        weights = level_weights(inputs["sigma"], inputs["next_sigma"], self._span_power)
+        loss = (weights * (errors[0] + AUDIO_WEIGHT * errors[1])).mean()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.masters.update()
         return torch.stack(errors).detach(), ends[0], ends[1]
 
@@ -220,17 +238,20 @@ def load_model(path: Path, seed: int, device: torch.device, *, compiled: bool) -
 
 def run(stage: Stage, distiller: Distiller, weights: Path, teacher: JointModel, share: float, every: int) -> None:
     connectors = {name: value for name, value in teacher.state_dict().items() if name.startswith("connectors.")}
-    mean = torch.zeros(2, device=stage.device)
+    bands = Bands(stage.device, _LEVELS[:-1])
     while stage.running:
         which = int(stage.rng.random() < share)
-        errors = distiller.step(which, rate_at(stage.step, stage.progress))
-        mean.lerp_(errors.mean(1), 1.0 if stage.step == 0 else 0.02)
+        errors, sigma = distiller.step(which, rate_at(stage.step, stage.progress))
+        bands.add(errors, sigma)
         if stage.step == 0:
             stage.record({"first_step_s": stage.seconds})
         stage.step += 1
         if stage.step % every == 0:
-            video, audio = mean.tolist()
-            stage.record({"video": video, "audio": audio})
+            stage.record(
+                {**bands.figures(), "clips": sum(len(one.conditioner.clips) for one in distiller.courses)}
+            )
+            for course in distiller.courses:
+                course.pick_up()
             stage.save_now_and_then(distiller.masters.state)
         if stage.step % (5 * every) == 0:
             save_weights(weights, connectors | distiller.masters.mean())
@@ -242,6 +263,7 @@ def main() -> None:
     parser = stage_arguments("Distils the transformer to 8 steps without guidance")
     add_batches(parser)
     parser.add_argument("--guidance", type=float, default=GUIDANCE)
+    parser.add_argument("--span-power", type=float, default=SPAN_POWER, help="0: every level counts the same")
     arguments = parser.parse_args()
     stage = stage_of("distill", arguments)
     start = arguments.directory / "transformer.safetensors"
@@ -255,12 +277,19 @@ def main() -> None:
     empty = CaptionEncoder(stage.device).features([""])
     courses = base_courses(arguments, stage, student, empty)
     distiller = Distiller(
-        student, teacher, masters, courses, empty, guidance=arguments.guidance, graphed=arguments.graph
+        student,
+        teacher,
+        masters,
+        courses,
+        empty,
+        guidance=arguments.guidance,
+        span_power=arguments.span_power,
+        graphed=arguments.graph,
     )
     stage.start_clock()
     weights = arguments.directory / "distilled.safetensors"
     run(stage, distiller, weights, teacher, arguments.full_share, arguments.log_every)
-    stage.plot(("video", "audio"))
+    stage.plot(tuple(f"{name}_to_{level:g}" for name in ("video", "audio") for level in _LEVELS[:3]))
 
 
 if __name__ == "__main__":

@@ -101,6 +101,11 @@ class Course:
     places: Places
     bank: Bank | None = None
 
+    def pick_up(self) -> None:
+        """Clips that have been made meanwhile."""
+        if self.bank is not None and self.bank.pick_up() and self.bank.clips is not None:
+            self.conditioner.clips = self.bank.clips
+
 
 class Trainable:
     """The model, its masters, and one graphed step for each geometry."""
@@ -120,12 +125,6 @@ class Trainable:
         self.masters.rate.fill_(rate)
         sigma = conditioner.sigmas()
         return self._steps[which](noised(conditioner.draw(), sigma)), sigma
-
-    def pick_up(self) -> None:
-        """Clips that have been made meanwhile."""
-        for course in self.courses:
-            if course.bank is not None and course.bank.pick_up() and course.bank.clips is not None:
-                course.conditioner.clips = course.bank.clips
 
     def _step(self, inputs: Mapping[str, Tensor], places: Places) -> Tensor:
         self.masters.place()
@@ -147,12 +146,15 @@ def errors_of(velocities: Sequence[Tensor], inputs: Mapping[str, Tensor]) -> Ten
 
 
 class Bands:
-    """Running means of the errors by noise level, kept on the device."""
+    """Running means of the errors by noise level, kept on the device.
 
-    def __init__(self, device: torch.device) -> None:
-        self._edges = torch.tensor(_BANDS, device=device)
-        self._sums = torch.zeros(2, len(_BANDS) + 1, device=device)
-        self._counts = torch.zeros(len(_BANDS) + 1, device=device)
+    edges: the highest level of each band but the last, ascending."""
+
+    def __init__(self, device: torch.device, edges: Sequence[float]) -> None:
+        self.names = [f"{edge:g}" for edge in edges] + ["1"]
+        self._edges = torch.tensor(edges, device=device)
+        self._sums = torch.zeros(2, len(self.names), device=device)
+        self._counts = torch.zeros(len(self.names), device=device)
 
     def add(self, errors: Tensor, sigma: Tensor) -> None:
         band = torch.bucketize(sigma, self._edges)
@@ -161,11 +163,10 @@ class Bands:
 
     def figures(self) -> dict[str, float]:
         means = (self._sums / self._counts.clamp(min=1e-6)).tolist()
-        names = [f"{edge:g}" for edge in _BANDS] + ["1"]
         return {
             f"{modality}_to_{name}": value
             for modality, row in zip(("video", "audio"), means, strict=True)
-            for name, value in zip(names, row, strict=True)
+            for name, value in zip(self.names, row, strict=True)
         }
 
 
@@ -182,11 +183,13 @@ def run(
     full_share: float,
     log_every: int,
     warm_up: int = WARM_UP,
+    highest_rate: float = 1.0,
 ) -> None:
-    bands = Bands(stage.device)
+    bands = Bands(stage.device, _BANDS)
     while stage.running:
         which = int(stage.rng.random() < full_share)
-        errors, sigma = trainable.step(which, rate_at(stage.step, stage.progress, warm_up))
+        rate = highest_rate * rate_at(stage.step, stage.progress, warm_up)
+        errors, sigma = trainable.step(which, rate)
         bands.add(errors, sigma)
         if stage.step == 0:
             stage.record({"first_step_s": stage.seconds})
@@ -195,7 +198,8 @@ def run(
             stage.record(
                 {**bands.figures(), "clips": sum(len(one.conditioner.clips) for one in trainable.courses)}
             )
-            trainable.pick_up()
+            for course in trainable.courses:
+                course.pick_up()
             stage.save_now_and_then(trainable.masters.state)
         if stage.step % (10 * log_every) == 0:
             save_weights(weights, trainable.masters.mean())
@@ -219,6 +223,7 @@ def main() -> None:
     parser = stage_arguments("Trains the connectors and the transformer by flow matching")
     add_batches(parser)
     parser.add_argument("--start", type=Path, default=None, help="weights to begin with")
+    parser.add_argument("--rate", type=float, default=1.0, help="highest share of the rate; below 1 with --start")
     arguments = parser.parse_args()
     stage = stage_of("transformer", arguments)
     weights = arguments.directory / "transformer.safetensors"
@@ -234,7 +239,14 @@ def main() -> None:
     courses = base_courses(arguments, stage, model, empty)
     trainable = Trainable(model, masters, courses, graphed=arguments.graph)
     stage.start_clock()
-    run(stage, trainable, weights, arguments.full_share, arguments.log_every)
+    run(
+        stage,
+        trainable,
+        weights,
+        arguments.full_share,
+        arguments.log_every,
+        highest_rate=arguments.rate,
+    )
     stage.plot(
         tuple(f"{name}_to_{edge}" for name in ("video", "audio") for edge in ("0.6", "0.85", "0.97", "1"))[:6]
     )
