@@ -27,7 +27,7 @@ from benchmarks.quality.pictures import object_share, overlap, path_distance, ps
 from benchmarks.quality.reconstruction import Reconstruction
 from benchmarks.quality.row_control import judge_camera, judge_guided
 from benchmarks.quality.row_driving import judge_driven
-from benchmarks.quality.row_id_lora import judge_voice
+from benchmarks.quality.row_id_lora import VoiceMarks, judge_voice, voice_figures
 from benchmarks.quality.row_loras import judge_stripes, same_bytes
 from benchmarks.quality.sheet import shown_cases, strip_of, write_sheet
 from benchmarks.quality.sounds import largest_difference, pitch_step, timbre_match
@@ -275,6 +275,16 @@ def test_cases_are_the_same_every_time_and_a_longer_list_begins_with_the_shorter
     assert held_cases("prompts", 3) != held_cases("i2v", 3)
     named = held_cases("id_lora", 4, speaker=1.0, name_speaker=False)
     assert all(not any(speaker in case.prompt for speaker in SPEAKERS) for case in named)
+
+
+def test_what_guidance_adds_shows_at_the_strength_at_which_it_can() -> None:
+    right, wrong = VoiceMarks(right=True, match=1.0), VoiceMarks(right=False, match=0.5)
+    saturated = {1.0: [right, right], 0.25: [right, right]}
+    found = {one.name: one for one in voice_figures(saturated, {1.0: [right, right], 0.25: [right, wrong]})}
+    assert found["right timbre at 1, with guidance"].passes
+    assert found["guidance adds"].value == 0.25
+    assert found["guidance adds"].passes
+    assert not {one.name: one for one in voice_figures(saturated, saturated)}["guidance adds"].passes
 
 
 def test_bars_and_the_table() -> None:

@@ -111,7 +111,9 @@ def _scene(kind: Kind, rng: random.Random) -> Scene:
         case "chime":
             return replace(sample_scene(rng, split="train", moving_camera=0.0), effect="chime")
         case _:
-            return sample_scene(rng, split="train")
+            # More of what is rare than the world has (.15 and .12): after 75,000 steps named voices were right in
+            # .53 of the clips, outlines drawn as such in .69, and everything else in .94 or more.
+            return sample_scene(rng, split="train", speaker=0.35, outline=0.2)
 
 
 def _captions(kind: Kind, scene: Scene, rng: random.Random) -> list[str]:

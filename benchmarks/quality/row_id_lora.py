@@ -1,12 +1,12 @@
 """Row `id_lora`: the timbre of a voice clip, for a prompt that says "a voice hums" without naming whose.
 
 At its full strength a good LoRA finds every timbre, with guidance and without, and what guidance adds cannot show.
-So that is measured at a quarter of the strength.
+So there is a quarter of the strength as well, and what guidance adds is counted over both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +24,7 @@ _VOICE_S = 5.0
 """As the product advises."""
 _OFF = 0.0
 _LORA = "id-lora"
-_STRENGTHS = {1.0: "", 0.25: " at a quarter strength"}
+_STRENGTHS = (1.0, 0.25)
 
 
 @dataclass(frozen=True)
@@ -38,31 +38,32 @@ class VoiceMarks:
 def make_row(bench: Bench) -> Row:
     cases = _cases(bench.modes)
     folder = bench.folder("id_lora")
-    figures: list[Figure] = []
-    for strength, suffix in _STRENGTHS.items():
-        guided, unguided = (
-            list(bench.judging.each(judge_voice, _sounds(bench, cases, folder, strength, scale)))
-            for scale in (bench.size.identity_guidance_scale, _OFF)
-        )
-        figures += _figures(guided, unguided, suffix, full=strength == 1.0)
-    return Row("id_lora", tuple(figures))
+    guided, unguided = (
+        {
+            strength: list(bench.judging.each(judge_voice, _sounds(bench, cases, folder, strength, scale)))
+            for strength in _STRENGTHS
+        }
+        for scale in (bench.size.identity_guidance_scale, _OFF)
+    )
+    return Row("id_lora", tuple(voice_figures(guided, unguided)))
 
 
-def _figures(guided: list[VoiceMarks], unguided: list[VoiceMarks], suffix: str, *, full: bool) -> Iterator[Figure]:
+Marked = Mapping[float, Sequence[VoiceMarks]]
+"""By strength of the LoRA."""
+
+
+def voice_figures(guided: Marked, unguided: Marked) -> Iterator[Figure]:
+    """Of each strength, and what guidance adds over all of them."""
+    for strength in guided:
+        least = Bar(least=0.8) if strength == 1.0 else None
+        for name, marks, bar in (("with guidance", guided, least), ("without", unguided, None)):
+            of = marks[strength]
+            yield mean_figure(f"right timbre at {strength:g}, {name}", [one.right for one in of], bar=bar)
+            yield mean_figure(f"timbre's likeness at {strength:g}, {name}", [one.match for one in of], unit="r")
     right, wanting = (
-        mean_figure(f"right timbre{suffix}, {name}", [one.right for one in marks], bar=bar)
-        for name, marks, bar in (
-            ("with guidance", guided, Bar(least=0.8) if full else None),
-            ("without", unguided, None),
-        )
+        mean_figure("", [one.right for marks in every.values() for one in marks]) for every in (guided, unguided)
     )
-    yield from (right, wanting)
-    yield from (
-        mean_figure(f"timbre's likeness{suffix}, {name}", [one.match for one in marks], unit="r")
-        for name, marks in (("with guidance", guided), ("without", unguided))
-    )
-    if not full:
-        yield difference(f"guidance adds{suffix}", right, wanting, bar=Bar(least=0.0, above=True))
+    yield difference("guidance adds", right, wanting, bar=Bar(least=0.0, above=True))
 
 
 def judge_voice(made: tuple[str, Samples]) -> VoiceMarks:
