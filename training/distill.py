@@ -36,6 +36,7 @@ from training.transformer import (
     as_fp8,
     base_courses,
     build_model,
+    record_and_pick_up,
     save_weights,
 )
 
@@ -247,11 +248,7 @@ def run(stage: Stage, distiller: Distiller, weights: Path, teacher: JointModel, 
             stage.record({"first_step_s": stage.seconds})
         stage.step += 1
         if stage.step % every == 0:
-            stage.record(
-                {**bands.figures(), "clips": sum(len(one.conditioner.clips) for one in distiller.courses)}
-            )
-            for course in distiller.courses:
-                course.pick_up()
+            record_and_pick_up(stage, bands, distiller.courses)
             stage.save_now_and_then(distiller.masters.state)
         if stage.step % (5 * every) == 0:
             save_weights(weights, connectors | distiller.masters.mean())

@@ -170,6 +170,13 @@ class Bands:
         }
 
 
+def record_and_pick_up(stage: Stage, bands: Bands, courses: Sequence[Course]) -> None:
+    """Log errors and clips so far; then the courses take up the clips that have been made meanwhile."""
+    stage.record({**bands.figures(), "clips": sum(len(course.conditioner.clips) for course in courses)})
+    for course in courses:
+        course.pick_up()
+
+
 def rate_at(step: int, progress: float, warm_up: int = WARM_UP) -> float:
     """Share of the full rate: warm-up, then a linear decay to a hundredth."""
     left = min(1.0, (1.0 - progress) / (1.0 - DECAY_FROM))
@@ -195,11 +202,7 @@ def run(
             stage.record({"first_step_s": stage.seconds})
         stage.step += 1
         if stage.step % log_every == 0:
-            stage.record(
-                {**bands.figures(), "clips": sum(len(one.conditioner.clips) for one in trainable.courses)}
-            )
-            for course in trainable.courses:
-                course.pick_up()
+            record_and_pick_up(stage, bands, trainable.courses)
             stage.save_now_and_then(trainable.masters.state)
         if stage.step % (10 * log_every) == 0:
             save_weights(weights, trainable.masters.mean())
