@@ -3,8 +3,8 @@
     python -m tests.fakes.soak --seconds 1800
 
 prints the table of docs/reliability.md. This process only watches, everything else is a process of its own: the
-TLS context that an HTTP client makes takes 40 to 60 ms, and a viewer who made it would see that as a gap. How late
-this machine wakes a process that only sleeps is measured beside it: a gap with such a delay is the machine's.
+TLS context that an HTTP client makes takes 40 to 60 ms, and a viewer who made it would see that as a gap. The
+machine is observed beside it (`machine`): a gap beside one of its own delays is the machine's.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import httpx
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.fakes.machine import STALL_S, Machine, observed_machine
 from tests.fakes.network_viewer import ROOT, Seen, Server, Viewer, joined, running_server
 
 HEIGHT, WIDTH, FRAMES = 192, 320, 25
@@ -35,9 +36,6 @@ REST_S = 55.0
 """What a viewer holds that vanished, as one does that is stopped while it joins, is free again within 50 s."""
 WINDOW_S = 10.0
 """Every so often the prompt changes and what was seen is read."""
-BEAT_S = 0.02
-STALL_S = 0.150
-MACHINE_LATE_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -53,14 +51,16 @@ class Resources:
 
 @dataclass
 class Soak:
-    """What was measured. Times in seconds, `skews_s` by ten seconds: sound ahead of picture, median and worst."""
+    """What was measured. Times in seconds of the event loop's clock; `skews_s` has the median and the worst of ten
+    seconds: sound ahead of picture."""
 
     seconds: float
+    begun_s: float = 0.0
+    machine: Machine = field(default_factory=Machine)
     gaps_s: list[tuple[float, float]] = field(default_factory=list)
     skews_s: list[tuple[float, float]] = field(default_factory=list)
     idle: list[Resources] = field(default_factory=list)
     busy: list[Resources] = field(default_factory=list)
-    delays_s: list[tuple[float, float]] = field(default_factory=list)
     frames: int = 0
     missing: int = 0
     prompts: int = 0
@@ -80,10 +80,6 @@ class Soak:
     def worst_skew_s(self) -> float:
         return max(abs(worst) for _, worst in self.skews_s)
 
-    @property
-    def largest_delay_s(self) -> float:
-        return max(delay for _, delay in self.delays_s)
-
     def memory_growth(self) -> float:
         """Mean of the last third against that of the middle third: the first is warm-up."""
         third = len(self.busy) // 3
@@ -91,17 +87,13 @@ class Soak:
         before = fmean(held.resident_nbytes for held in middle)
         return fmean(held.resident_nbytes for held in last) / before - 1
 
-    def machine_late_at(self, at_s: float, within_s: float = 1.0) -> float:
-        """How late a sleeping process was woken around then."""
-        return max((delay for when, delay in self.delays_s if abs(when - at_s) <= within_s), default=0.0)
-
     def stalls_s(self) -> list[float]:
         """Gaps of more than 150 ms."""
         return [gap for _, gap in self.gaps_s if gap > STALL_S]
 
     def own_stalls_s(self) -> list[float]:
         """Those beside which a process that only sleeps was woken in time."""
-        return [gap for at, gap in self.gaps_s if gap > STALL_S and self.machine_late_at(at) < MACHINE_LATE_S]
+        return [gap for at, gap in self.gaps_s if gap > STALL_S and not self.machine.excuses(at)]
 
     def table(self) -> str:
         before, after = self.idle[0], self.idle[-1]
@@ -117,7 +109,7 @@ class Soak:
                 f"{len(self.stalls_s())}, {len(self.own_stalls_s())}",
             ),
             ("stalls the server counted", f"{self.server_stalls}, {self.server_stall_s:.2f} s"),
-            ("the machine's longest wake-up delay", f"{1000 * self.largest_delay_s:.0f} ms"),
+            ("the machine's longest wake-up delay", f"{1000 * self.machine.largest_delay_s:.0f} ms"),
             ("resident memory, last third against middle third", f"{100 * self.memory_growth():+.2f} %"),
             (
                 "resident memory, before and after",
@@ -139,7 +131,8 @@ async def run_soak(seconds: float) -> Soak:
         soak.idle.append(_resources(server.url, server.process.pid, 0.0))
         async with joined(server) as viewer, _camera(server):
             with _visitors(server, soak) as visitors:
-                await _show(server, viewer, visitors, soak)
+                async with observed_machine() as soak.machine:
+                    await _show(server, viewer, visitors, soak)
             status = await server.status()
             soak.server_stalls, soak.server_stall_s = status["stalls"], status["stall_s"]
         await asyncio.sleep(REST_S)
@@ -158,9 +151,8 @@ async def _warm(server: Server, soak: Soak) -> None:
 
 async def _show(server: Server, viewer: Viewer, visitors: subprocess.Popen[str], soak: Soak) -> None:
     loop = asyncio.get_running_loop()
-    begun_s = loop.time()
+    soak.begun_s = begun_s = loop.time()
     elsewhere = ProcessPoolExecutor(1, get_context("spawn"))
-    beating = asyncio.create_task(_beat(soak, begun_s))
     numbers: list[int] = []
     last_s: float | None = None
     try:
@@ -171,7 +163,7 @@ async def _show(server: Server, viewer: Viewer, visitors: subprocess.Popen[str],
             seen = viewer.taken()
             for arrived_s, _, number in seen.video:
                 if last_s is not None:
-                    soak.gaps_s.append((arrived_s - begun_s, arrived_s - last_s))
+                    soak.gaps_s.append((arrived_s, arrived_s - last_s))
                 last_s = arrived_s
                 numbers.append(number)
             asked = (server.url, server.process.pid, f"scene {soak.prompts}", loop.time() - begun_s, seen)
@@ -181,8 +173,6 @@ async def _show(server: Server, viewer: Viewer, visitors: subprocess.Popen[str],
             if offsets:
                 soak.skews_s.append((median(offsets), max(offsets, key=abs)))
     finally:
-        beating.cancel()
-        await asyncio.gather(beating, return_exceptions=True)
         elsewhere.shutdown()
     soak.frames = len(numbers)
     soak.missing = numbers[-1] - numbers[0] + 1 - len(set(numbers))
@@ -193,28 +183,6 @@ def _look(url: str, pid: int, prompt: str, at_s: float, seen: Seen) -> tuple[lis
     answer = httpx.post(f"{url.rstrip('/')}/api/prompt", json={"prompt": prompt})
     assert answer.status_code == 200, answer.text
     return seen.lip_sync_s(), _resources(url, pid, at_s)
-
-
-async def _beat(soak: Soak, begun_s: float) -> None:
-    """Sleeps in a process that does nothing else, and writes down how much too long."""
-    program = (
-        "import sys, time\n"
-        "while True:\n"
-        f"    asked = time.monotonic() + {BEAT_S}\n"
-        f"    time.sleep({BEAT_S})\n"
-        "    late = time.monotonic() - asked\n"
-        "    if late > 0.01: print(asked, late, flush=True)\n"
-    )
-    child = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
-    assert child.stdout is not None
-    soak.delays_s.append((0.0, 0.0))
-    try:
-        while line := await child.stdout.readline():
-            asked_s, late_s = map(float, line.split())
-            soak.delays_s.append((asked_s - begun_s, late_s))
-    finally:
-        child.kill()
-        await child.wait()
 
 
 def _resources(url: str, pid: int, at_s: float) -> Resources:
@@ -278,8 +246,9 @@ def main() -> None:
     sys.stdout.write(f"resident MB every {WINDOW_S:g} s: {held}\n")
     for at_s, gap_s in soak.gaps_s:
         if gap_s > STALL_S:
-            late_ms = 1000 * soak.machine_late_at(at_s)
-            sys.stdout.write(f"gap of {1000 * gap_s:.0f} ms at {at_s:.1f} s, machine {late_ms:.0f} ms late\n")
+            late_ms = 1000 * soak.machine.late_at(at_s)
+            after_s = at_s - soak.begun_s
+            sys.stdout.write(f"gap of {1000 * gap_s:.0f} ms at {after_s:.1f} s, machine {late_ms:.0f} ms late\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,70 @@
+"""How late this machine wakes a process that only sleeps: what comes late beside that is its doing.
+
+A gap of more than `STALL_S` between two pictures is one that a viewer sees. On a machine that other work shares,
+or whose host takes its processors away for a moment, pictures come late whatever the server does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+BEAT_S = 0.02
+STALL_S = 0.150
+MACHINE_LATE_S = 0.05
+
+_PROGRAM = (
+    "import time\n"
+    "print(flush=True)\n"
+    "while True:\n"
+    f"    asked = time.monotonic() + {BEAT_S}\n"
+    f"    time.sleep({BEAT_S})\n"
+    "    late = time.monotonic() - asked\n"
+    "    if late > 0.01: print(asked, late, flush=True)\n"
+)
+
+
+@dataclass
+class Machine:
+    """When a sleeping process was to be woken, on the event loop's clock, and how late it was, where that was over
+    10 ms: both in seconds."""
+
+    delays_s: list[tuple[float, float]] = field(default_factory=list)
+
+    @property
+    def largest_delay_s(self) -> float:
+        return max((late for _, late in self.delays_s), default=0.0)
+
+    def late_at(self, at_s: float, within_s: float = 1.0) -> float:
+        """The longest delay around then."""
+        return max((late for when, late in self.delays_s if abs(when - at_s) <= within_s), default=0.0)
+
+    def excuses(self, at_s: float) -> bool:
+        return self.late_at(at_s) >= MACHINE_LATE_S
+
+
+@asynccontextmanager
+async def observed_machine() -> AsyncIterator[Machine]:
+    """The process that sleeps runs beside what is inside. Complete once that is left."""
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", _PROGRAM, stdout=asyncio.subprocess.PIPE)
+    assert child.stdout is not None
+    await child.stdout.readline()
+    machine = Machine()
+    reading = asyncio.create_task(_read(child.stdout, machine))
+    try:
+        yield machine
+        # A delay that has just begun is not written down before it ends.
+        await asyncio.sleep(2 * BEAT_S)
+    finally:
+        child.kill()
+        await child.wait()
+        await reading
+
+
+async def _read(lines: asyncio.StreamReader, machine: Machine) -> None:
+    while (line := await lines.readline()).endswith(b"\n"):
+        asked_s, late_s = map(float, line.split())
+        machine.delays_s.append((asked_s, late_s))

@@ -1,0 +1,44 @@
+"""What a viewer's late picture is blamed on: the tests that watch on the network stand on it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import psutil
+
+from tests.fakes.machine import Machine, observed_machine
+from tests.fakes.network_viewer import Seen, SenderClock
+
+ARRIVALS_S = [100.0, 100.04, 100.24, 100.28, 103.0, 103.04, 103.6]
+GAPS_MS = {200, 2720, 560}
+
+
+def blamed_ms(machine: Machine, over_s: float = 0.15, since_s: float = 0.0) -> set[int]:
+    seen = Seen(SenderClock(), [(at_s, 0, 0) for at_s in ARRIVALS_S])
+    return {round(1000 * gap_s) for gap_s in seen.stalls_s(machine, over_s, since_s)}
+
+
+def test_on_a_machine_in_time_every_gap_is_the_servers() -> None:
+    assert blamed_ms(Machine()) == GAPS_MS
+    assert blamed_ms(Machine([(100.2, 0.049)])) == GAPS_MS
+    assert blamed_ms(Machine(), over_s=0.4) == GAPS_MS - {200}
+    assert blamed_ms(Machine(), since_s=103.0) == {560}
+
+
+def test_a_gap_beside_a_delay_is_the_machines_and_no_other_is() -> None:
+    assert blamed_ms(Machine([(100.1, 0.2)])) == GAPS_MS - {200}
+    assert blamed_ms(Machine([(102.7, 0.05)])) == GAPS_MS - {2720, 560}
+    assert blamed_ms(Machine([(90.0, 5.0)])) == GAPS_MS
+
+
+async def test_what_held_up_a_process_that_sleeps_is_written_down() -> None:
+    before = set(psutil.Process().children())
+    async with observed_machine() as machine:
+        (sleeper,) = set(psutil.Process().children()) - before
+        stopped_s = asyncio.get_running_loop().time()
+        sleeper.suspend()
+        await asyncio.sleep(0.2)
+        sleeper.resume()
+    assert machine.excuses(stopped_s)
+    assert machine.largest_delay_s > 0.1
+    assert not sleeper.is_running()
