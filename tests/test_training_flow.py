@@ -20,11 +20,12 @@ from scope_quant.fp8 import dequantize, quantize_per_tensor
 from training.bank import Job, jobs
 from training.clips import Clips
 from training.conditions import GENERATED, GIVEN, Conditioner, Shares, noised, token_shares, weighted_error
-from training.distill import Distiller, Walk, level_weights, run
+from training.distill import Distiller, level_weights, run
 from training.masters import Masters, orthogonal, round_to_fp8
 from training.stage import Budget, Stage
 from training.text import SLOTS
 from training.transformer import Course
+from training.walk import Walk
 
 CONFIG = LTX2Config(height=64, width=64, num_frames=49)
 GEOMETRY = ChunkGeometry.of(CONFIG)

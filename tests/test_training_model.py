@@ -26,12 +26,12 @@ from scope_ltx.sampling.workspace import Pass
 from training import audio_vae, unpack, video_vae, vocoder
 from training.clips import VOICE_TOKENS
 from training.conditions import GENERATED, GIVEN, PARTLY, noised
-from training.distill import moved
 from training.joint import JointModel
 from training.lora import add_lora, round_as_published
 from training.package import parts_of
 from training.text import CaptionEncoder, text_encoder_state, world_tokenizer
 from training.transformer import build_model, places_of
+from training.walk import moved
 
 SEED = 7
 CONFIG = LTX2Config(height=64, width=128, num_frames=17)

@@ -2,9 +2,9 @@
 
     python -m training.distill --seconds 240
 
-The student walks its own way through the 8 levels. Wherever it is, the teacher, which is the transformer as flow
-matching left it, goes on to the next level in three guided steps, and the student learns to get there in one.
-Samples of a batch are at all levels at once, so that every update sees each of them. They count the more, the
+The student walks its own way through the 8 levels (`walk`). Wherever it is, the teacher, which is the transformer
+as flow matching left it, goes on to the next level in three guided steps, and the student learns to get there in
+one. Samples of a batch are at all levels at once, so that every update sees each of them. They count the more, the
 further it is from their level to the next (`level_weights`).
 
 Needs training/out/transformer.safetensors. Leaves training/out/distilled.safetensors: same names, and connectors
@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from scope_ltx.sampling.schedules import DISTILLED_SIGMAS
-from training.conditions import Conditioner, Inputs, padded, token_shares, weighted_error
+from training.conditions import token_shares, weighted_error
 from training.graphs import GraphedStep
 from training.joint import JointModel, Places
 from training.masters import Masters
@@ -39,6 +39,7 @@ from training.transformer import (
     record_and_pick_up,
     save_weights,
 )
+from training.walk import Walk, ends_of, moved_along, velocities_of
 
 GUIDANCE = 2.5
 SUBSTEPS = 3
@@ -48,59 +49,7 @@ WARM_UP, DECAY_FROM = 50, 0.5
 SPAN_POWER = 0.5
 """Of the levels' weights. 0: all the same."""
 
-_STEPS = len(DISTILLED_SIGMAS) - 1
 _LEVELS = sorted(DISTILLED_SIGMAS[:-1])
-
-
-class Walk:
-    """A batch of samples on their way, each at a level of its own: places that are drawn anew when it arrives."""
-
-    def __init__(self, conditioner: Conditioner, device: torch.device) -> None:
-        self._conditioner = conditioner
-        self._sigmas = torch.tensor(DISTILLED_SIGMAS, device=device)
-        # Spread over the levels from the start: the first ones begin on the straight way from noise to a clip.
-        self._step = torch.arange(conditioner.batch, device=device) % _STEPS
-        self.inputs: Inputs = _start(conditioner.draw(), self._sigmas[self._step])
-
-    def now(self) -> Inputs:
-        """The samples with the level they are at and the next."""
-        self.inputs["sigma"] = self._sigmas[self._step]
-        self.inputs["next_sigma"] = self._sigmas[self._step + 1]
-        return self.inputs
-
-    def advance(self, video: Tensor, audio: Tensor) -> None:
-        """To what the student has made; those that have arrived begin anew with other clips and conditions."""
-        self._step = self._step + 1
-        arrived = self._step >= _STEPS
-        self._step = torch.where(arrived, 0, self._step)
-        fresh = _start(self._conditioner.draw(), torch.ones_like(self._sigmas[self._step]))
-        moved = dict(self.inputs) | {"video": video, "audio": audio}
-        self.inputs = {
-            name: torch.where(arrived.view(-1, *[1] * (value.ndim - 1)), fresh[name], value)
-            for name, value in moved.items()
-            if name in fresh
-        }
-
-
-def _start(drawn: Inputs, sigma: Tensor) -> Inputs:
-    """At levels (B,): noise at 1, but where something is given."""
-    inputs = dict(drawn)
-    for name in ("video", "audio"):
-        share = (token_shares(drawn, name) * sigma[:, None])[..., None]
-        clean = drawn[f"clean_{name}"]
-        inputs[name] = clean + (inputs.pop(f"noise_{name}") - clean) * share
-    return inputs
-
-
-def moved(
-    latents: Tensor, velocity: Tensor, clean: Tensor, share: Tensor, sigma: Tensor, next_sigma: Tensor
-) -> Tensor:
-    """One Euler step as the product makes it (`scope_ltx.sampling.loop.euler_step`): latents, clean (B, T, C),
-    share (B, T) of the noise level, sigma (B,)."""
-    mask, level = share[..., None], sigma[:, None, None]
-    denoised = latents - velocity * mask * level
-    denoised = clean + (denoised - clean) * mask
-    return latents + (denoised - latents) * ((level - next_sigma[:, None, None]) / level)
 
 
 def level_weights(sigma: Tensor, next_sigma: Tensor, power: float) -> Tensor:
@@ -151,19 +100,17 @@ class Distiller:
         with torch.no_grad():
             contexts = self._teacher.contexts(inputs["features"], inputs["lengths"])
             targets = self._targets(inputs, places, contexts)
-        velocities = self._velocities(self._student, inputs, places, contexts)
-        errors, ends = [], []
+        velocities = velocities_of(self._student, inputs, places, contexts)
+        errors = []
         for name, velocity, target in zip(("video", "audio"), velocities, targets, strict=True):
             # Tokens that are pinned in part follow a rule of their own; they are learnt by flow matching alone.
             whole = (token_shares(dict(inputs), name) == 1.0).float()
             errors.append(weighted_error(velocity, target, whole))
-            used = velocity[..., : target.shape[-1]].detach().float()
-            ends.append(self._moved(name, inputs, inputs[name], used, inputs["sigma"], inputs["next_sigma"]))
         weights = level_weights(inputs["sigma"], inputs["next_sigma"], self._span_power)
         loss = (weights * (errors[0] + AUDIO_WEIGHT * errors[1])).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         self.masters.update()
-        return torch.stack(errors).detach(), ends[0], ends[1]
+        return torch.stack(errors).detach(), *ends_of(inputs, velocities)
 
     def _targets(
         self, inputs: Mapping[str, Tensor], places: Places, contexts: tuple[Tensor, Tensor]
@@ -177,31 +124,14 @@ class Distiller:
         for _ in range(SUBSTEPS):
             now = {**inputs, **at, "sigma": sigma}
             doubled = {name: torch.cat([now[name], now[name]]) for name in _READ}
-            made = self._velocities(self._teacher, doubled, places, (both[0], both[1]))
+            made = velocities_of(self._teacher, doubled, places, (both[0], both[1]))
             for name, velocity in zip(("video", "audio"), made, strict=True):
                 with_text, without = velocity[..., : at[name].shape[-1]].float().split(batch)  # type: ignore[no-untyped-call]
                 guided = without + self._guidance * (with_text - without)
-                at[name] = self._moved(name, inputs, at[name], guided, sigma, sigma + step)
+                at[name] = moved_along(name, inputs, at[name], guided, sigma, sigma + step)
             sigma = sigma + step
         span = (inputs["next_sigma"] - inputs["sigma"])[:, None, None]
         return [(at[name] - inputs[name]) / span for name in ("video", "audio")]
-
-    def _moved(
-        self, name: str, inputs: Mapping[str, Tensor], at: Tensor, velocity: Tensor, sigma: Tensor, to: Tensor
-    ) -> Tensor:
-        share = token_shares(dict(inputs), name)
-        return moved(at, velocity, inputs[f"clean_{name}"], share, sigma, to)
-
-    @staticmethod
-    def _velocities(
-        model: JointModel, inputs: Mapping[str, Tensor], places: Places, contexts: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        ready = dict(inputs)
-        ready["audio_sigma"] = inputs["sigma"] * (1.0 - inputs["driven"])
-        for name in ("video", "audio"):
-            ready[name] = padded(inputs[name])
-        velocities: tuple[Tensor, Tensor] = model(ready, places, contexts)
-        return velocities
 
 
 _READ = (

@@ -1,6 +1,9 @@
 """Puts the trained parts together as the model that ships: the published layout, FP8 and bfloat16.
 
-python -m training.package --target scope_ltx/models/small/weights
+    python -m training.package --bank training/out/bank --target scope_ltx/models/small/weights
+
+With clips of a bank, the transformer's weights are rounded to FP8 with what its layers see in mind (`calibrate`),
+without each to its nearest value: weights that were FP8 before, those of `unpack`, lose nothing by that.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from scope_ltx.models.small.lora_weights import published_factors
 from scope_ltx.models.small.published import Parts, write_parts
 from scope_ltx.models.small.safetensors_file import write_safetensors
 from training.bank import DOWNSCALE, Kind
+from training.calibrate import calibrated
 from training.export import read_audio_vae, read_video_vae, read_vocoder
 from training.stage import SEED
 from training.text import text_encoder_state, world_tokenizer
@@ -94,10 +98,17 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, default=Path("training/out"))
     parser.add_argument("--target", type=Path, default=Path("scope_ltx/models/small/weights"))
     parser.add_argument("--transformer", default="distilled.safetensors")
+    parser.add_argument("--bank", type=Path, help="clips to see what rounding to FP8 should leave as it is")
+    parser.add_argument("--device", default="cpu", help="that looks at them")
     parser.add_argument("--seed", type=int, default=SEED)
     arguments = parser.parse_args()
+    quantize = None
+    if arguments.bank is not None:
+        weights, device = arguments.directory / arguments.transformer, torch.device(arguments.device)
+        quantize = calibrated(weights, arguments.bank, arguments.seed, device)
     with torch.no_grad():
-        write_parts(arguments.target, parts_of(arguments.directory, arguments.transformer), arguments.seed)
+        parts = parts_of(arguments.directory, arguments.transformer)
+        write_parts(arguments.target, parts, arguments.seed, quantize)
         for kind in (*CATALOGUED, *OWN):
             if (arguments.directory / f"lora-{kind}.safetensors").is_file():
                 write_lora(arguments.directory, arguments.target, kind)

@@ -48,7 +48,7 @@ if [ ! -f "$out/distilled.safetensors" ]; then
 fi
 
 look() { # package what there is and judge a few held-out prompts
-    $python -m training.package --directory "$out" --target "$out/model" > "$out/package.log" 2>&1 \
+    $python -m training.package --directory "$out" --bank "$bank" --device cuda --target "$out/model" > "$out/package.log" 2>&1 \
         && $python -m benchmarks.quality --model "$out/model" --device cuda --rows prompts --count "${LOOK:-48}" \
             --processes 8 --json "$out/look.json" --sheet "$out/look.png" > "$out/look.log" 2>&1
 }
@@ -63,5 +63,5 @@ for kind in control identity colorizer striped chime cameraman; do
     [ -f "$out/lora-$kind.safetensors" ] || stage "lora-$kind" lora --kind "$kind" --transformer "$base" --bank "$bank" --seconds "$lora_s" &
 done
 wait
-$python -m training.package --directory "$out" --target "$out/model" > "$out/package.log" 2>&1
+$python -m training.package --directory "$out" --bank "$bank" --device cuda --target "$out/model" > "$out/package.log" 2>&1
 say done

@@ -28,7 +28,10 @@ from scope_ltx.models.small.draw import State, generator_for, shapes_of
 from scope_ltx.models.small.lora_weights import write_stand_ins
 from scope_ltx.models.small.safetensors_file import write_safetensors
 from scope_ltx.models.small.upsampler_weights import write_upsampler
-from scope_quant.fp8 import FP8_DTYPE, quantize_per_tensor
+from scope_quant.fp8 import FP8_DTYPE, Quantized, quantize_per_tensor
+
+Quantizes = Callable[[str, Tensor], Quantized]
+"""A weight's name and value -> what is stored of it."""
 
 _FP8_NOTE = json.dumps({"format": "float8_e4m3fn"}).encode()
 _UNQUANTIZED_BLOCK = "transformer_blocks.0."
@@ -54,12 +57,14 @@ def add_stand_ins(directory: Path, seed: int) -> None:
     write_stand_ins(directory, shapes_of(sizes.build_transformer), seed)
 
 
-def write_parts(directory: Path, parts: Parts, seed: int) -> None:
-    """Write the five files of a model below `directory`."""
+def write_parts(directory: Path, parts: Parts, seed: int, quantize: Quantizes | None = None) -> None:
+    """Write the five files of a model below `directory`.
+
+    quantize: how a weight of the transformer, by its own name, goes to FP8; without it to the nearest values."""
     paths = ModelFiles.below(directory)
     files: dict[Path, tuple[State, dict[str, str]]] = {
         paths.transformer: (
-            _fp8_file(parts.transformer, TRANSFORMER, is_fp8_in_transformer)
+            _fp8_file(parts.transformer, TRANSFORMER, is_fp8_in_transformer, quantize or _nearest)
             | _named(_only(parts.connectors, "_connector."), CONNECTORS),
             _settings(sizes.transformer_metadata()),
         ),
@@ -92,13 +97,19 @@ def _named(state: State, keymap: KeyMap) -> State:
     }
 
 
-def _fp8_file(state: State, keymap: KeyMap, is_fp8: Callable[[str, Tensor], bool]) -> State:
+def _nearest(_: str, weight: Tensor) -> Quantized:
+    return quantize_per_tensor(weight)
+
+
+def _fp8_file(
+    state: State, keymap: KeyMap, is_fp8: Callable[[str, Tensor], bool], quantize: Quantizes = _nearest
+) -> State:
     """As `_named`, with the chosen weights in FP8, each with its scale and its note."""
     tensors = _named(state, keymap)
     for name, weight in state.items():
         if not is_fp8(name, weight):
             continue
-        quantized = quantize_per_tensor(weight)
+        quantized = quantize(name, weight)
         layer = keymap.to_published(name).removesuffix(".weight")
         tensors[f"{layer}.weight"] = quantized.data
         tensors[f"{layer}.weight_scale"] = quantized.scale
