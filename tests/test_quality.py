@@ -18,6 +18,7 @@ from benchmarks.quality.bf16_model import write_dequantised, write_unquantised
 from benchmarks.quality.borders import judge_border
 from benchmarks.quality.cases import Case, held_cases
 from benchmarks.quality.chimes import bells, swellings
+from benchmarks.quality.compared import compared_row
 from benchmarks.quality.figures import Bar, Figure, Row, mean_figure, table
 from benchmarks.quality.files import write_folder, write_sound, write_video
 from benchmarks.quality.judge import Marks, judge_clip
@@ -142,6 +143,19 @@ def test_the_breakdown_counts_objects_by_what_was_asked(bouncing: Clip) -> None:
     figures = {figure.name: figure for figure in prompt_figures(marks)}
     assert (figures["colour"].of, figures["colour"].counted) == (3, "objects")
     assert (figures["order of two"].of, figures["order of two"].counted) == (1, "clips")
+
+
+def test_two_runs_side_by_side_say_how_many_objects_are_right_in_one_alone(bouncing: Clip) -> None:
+    one, pair = judge_clip(BOUNCING, bouncing, FPS), judge_clip(PAIR, true_clip(PAIR, SIZE), FPS)
+    bent = replace(one, objects=(replace(one.objects[0], shape=False),))
+    lost = replace(pair, objects=(pair.objects[0], replace(pair.objects[1], shape=False, motion=False)))
+    row = compared_row("fp8", ("fp8", [bent, pair]), ("bf16", [one, lost]), Bar(least=-2.0, most=2.0))
+    alone = row.details["right in one alone"]
+    assert (alone["shape"], alone["motion"]) == ({"fp8": 1, "bf16": 1}, {"fp8": 1, "bf16": 0})
+    assert "shape 1 and 1, motion 1 and 0" in row.notes[1]
+    points = {figure.name.partition(":")[0]: figure for figure in row.figures}
+    assert (points["shape"].value, points["shape"].passes) == (0.0, True)
+    assert (round(points["motion"].value or 0.0, 1), points["motion"].passes) == (33.3, False)
 
 
 def test_psnr_of_pictures() -> None:

@@ -17,7 +17,7 @@ BARS = {
     "onsets at events": Bar(least=0.80),
     "pitch follows height": Bar(least=0.8),
 }
-_OBJECT_MARKS = ("colour", "shape", "motion", "style")
+OBJECT_MARKS = ("colour", "shape", "motion", "style")
 
 
 def prompt_figures(marks: Sequence[Marks]) -> tuple[Figure, ...]:
@@ -27,7 +27,7 @@ def prompt_figures(marks: Sequence[Marks]) -> tuple[Figure, ...]:
     voiced = [clip.speaker for clip in marks if clip.asked_speaker is not None]
     events, onsets = sum(clip.events for clip in marks), sum(clip.onsets for clip in marks)
     found = [
-        *(mean_figure(name, [getattr(one, name) for one in objects], counted="objects") for name in _OBJECT_MARKS),
+        *(mean_figure(name, [getattr(one, name) for one in objects], counted="objects") for name in OBJECT_MARKS),
         mean_figure("background", [clip.background for clip in marks]),
         mean_figure("camera", [clip.camera for clip in marks]),
         mean_figure("camera, where it moves", moving),
@@ -63,7 +63,7 @@ def _grouped(marks: Sequence[Marks], key: Callable[[Marks, ObjectMarks], str]) -
     return {
         name: {
             "objects": len(group),
-            **{mark: round(sum(getattr(one, mark) for one in group) / len(group), 3) for mark in _OBJECT_MARKS},
+            **{mark: round(sum(getattr(one, mark) for one in group) / len(group), 3) for mark in OBJECT_MARKS},
         }
         for name, group in sorted(found.items())
     }
