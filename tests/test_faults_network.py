@@ -43,7 +43,7 @@ async def until_there(directory: Path) -> None:
 
 
 async def settled(server: Server) -> None:
-    async with httpx.AsyncClient(base_url=server.url) as client, asyncio.timeout(20):
+    async with server.client() as client, asyncio.timeout(20):
         while (await client.get("/readyz")).status_code != 200:  # noqa: ASYNC110 - over HTTP
             await asyncio.sleep(0.1)
 
@@ -65,7 +65,7 @@ async def test_five_percent_loss_and_200_ms_jitter_cost_the_viewer_no_picture() 
             await asyncio.sleep(4)
             well = viewer.taken()
             status = await server.status()
-            async with httpx.AsyncClient(base_url=server.url) as client:
+            async with server.client() as client:
                 scraped = (await client.get("/metrics")).text
     assert lost > 10
     assert passed > 60 * BAD_S
@@ -176,7 +176,7 @@ async def test_a_sender_of_broken_pictures_does_not_stop_the_stream(codec: str) 
 async def test_a_process_that_is_stopped_for_five_seconds_goes_on_where_it_was(tmp_path: Path) -> None:
     loop = asyncio.get_running_loop()
     with running_server(*SMALL, "--recordings", str(tmp_path)) as server:
-        async with joined(server) as viewer, httpx.AsyncClient(base_url=server.url) as client:
+        async with joined(server) as viewer, server.client() as client:
             await asyncio.sleep(3)
             assert (await client.post("/api/recording")).status_code == 201
             await asyncio.sleep(1.5)
@@ -213,7 +213,7 @@ async def test_sigterm_ends_it_within_two_seconds_with_the_recording_closed(tmp_
     loop = asyncio.get_running_loop()
     recordings, uploads = tmp_path / "recordings", tmp_path / "uploads"
     with running_server(*SMALL, "--recordings", str(recordings), "--uploads", str(uploads)) as server:
-        async with joined(server), httpx.AsyncClient(base_url=server.url) as client:
+        async with joined(server), server.client() as client:
             await asyncio.sleep(2)
             assert (await client.post("/api/recording")).status_code == 201
             await asyncio.sleep(3)

@@ -72,15 +72,14 @@ def test_velocities_stay_nearer_than_with_every_weight_at_its_nearest_value(
     weights: Path, clips: Clips, bank: Path
 ) -> None:
     quantize = calibrated(weights, bank, 5, CPU, BATCH)
+    model = load_model(weights, 7, CPU, compiled=False).requires_grad_(False)
+    true, state = velocities(model, clips), {name: value.clone() for name, value in model.state_dict().items()}
 
     def off(rounded: dict[str, Quantized]) -> float:
-        model = load_model(weights, 7, CPU, compiled=False).requires_grad_(False)
-        true, state = velocities(model, clips), model.state_dict()
-        state |= {name: dequantize(one.data, one.scale, torch.float32) for name, one in rounded.items()}
-        model.load_state_dict(state)
+        values = {name: dequantize(one.data, one.scale, torch.float32) for name, one in rounded.items()}
+        model.load_state_dict(state | values)
         return float((velocities(model, clips) - true).norm() / true.norm())
 
-    state = load_model(weights, 7, CPU, compiled=False).state_dict()
     published = {name: weight for name, weight in state.items() if as_fp8(name, weight)}
     nearest = {name: quantize_per_tensor(weight) for name, weight in published.items()}
     ours = {name: quantize(name.removeprefix("transformer."), weight) for name, weight in published.items()}

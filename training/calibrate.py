@@ -45,13 +45,11 @@ def calibrated(weights: Path, bank: Path, seed: int, device: torch.device, batch
 def input_moments(model: JointModel, walk: Walk, places: Places, steps: int) -> dict[str, Tensor]:
     """Sums of x^T x (in, in) over the inputs x of each layer that is published in FP8, by its weight's name in the
     transformer, on so many steps of a walk."""
-    state = model.state_dict()
-    layers = {name.removesuffix(".weight") for name, weight in state.items() if as_fp8(name, weight)}
     moments: dict[str, Tensor] = {}
     hooks = [
         module.register_forward_pre_hook(_adding(moments, f"{name.removeprefix('transformer.')}.weight"))
         for name, module in model.named_modules()
-        if name in layers
+        if isinstance(module, nn.Linear) and as_fp8(f"{name}.weight", module.weight)
     ]
     try:
         for _ in range(steps):

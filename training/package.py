@@ -17,7 +17,7 @@ from torch import Tensor
 
 from scope_ltx.catalog import LORA_DIRECTORY, load_catalog
 from scope_ltx.models.small.lora_weights import published_factors
-from scope_ltx.models.small.published import Parts, write_parts
+from scope_ltx.models.small.published import Parts, Quantizes, nearest, write_parts
 from scope_ltx.models.small.safetensors_file import write_safetensors
 from training.bank import DOWNSCALE, Kind
 from training.calibrate import calibrated
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="that looks at them")
     parser.add_argument("--seed", type=int, default=SEED)
     arguments = parser.parse_args()
-    quantize = None
+    quantize: Quantizes = nearest
     if arguments.bank is not None:
         weights, device = arguments.directory / arguments.transformer, torch.device(arguments.device)
         quantize = calibrated(weights, arguments.bank, arguments.seed, device)

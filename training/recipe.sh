@@ -47,8 +47,13 @@ if [ ! -f "$out/distilled.safetensors" ]; then
     stage distill distill --bank "$bank" --seconds "$distill_s"
 fi
 
+package() {
+    $python -m training.package --directory "$out" --bank "$bank" --device cuda --target "$out/model" > "$out/package.log" 2>&1
+}
 look() { # package what there is and judge a few held-out prompts
-    $python -m training.package --directory "$out" --bank "$bank" --device cuda --target "$out/model" > "$out/package.log" 2>&1 \
+    # Beside weights that were there before, the first clips may not be.
+    for _ in $(seq 120); do ls "$bank"/base-small-*.pt > /dev/null 2>&1 && break; sleep 1; done
+    package \
         && $python -m benchmarks.quality --model "$out/model" --device cuda --rows prompts --count "${LOOK:-48}" \
             --processes 8 --json "$out/look.json" --sheet "$out/look.png" > "$out/look.log" 2>&1
 }
@@ -63,5 +68,5 @@ for kind in control identity colorizer striped chime cameraman; do
     [ -f "$out/lora-$kind.safetensors" ] || stage "lora-$kind" lora --kind "$kind" --transformer "$base" --bank "$bank" --seconds "$lora_s" &
 done
 wait
-$python -m training.package --directory "$out" --bank "$bank" --device cuda --target "$out/model" > "$out/package.log" 2>&1
+package
 say done

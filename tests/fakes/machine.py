@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -44,6 +44,10 @@ class Machine:
 
     def excuses(self, at_s: float) -> bool:
         return self.late_at(at_s) >= MACHINE_LATE_S
+
+    def stalls_of_others(self, gaps_s: Iterable[tuple[float, float]], over_s: float = STALL_S) -> list[float]:
+        """Of gaps, as when they ended and how long they were, those of more than `over_s` that are not its own."""
+        return [gap for at, gap in gaps_s if gap > over_s and not self.excuses(at)]
 
 
 @asynccontextmanager

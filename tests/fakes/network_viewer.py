@@ -91,8 +91,7 @@ class Seen:
         """The gaps of more than `over_s` that are not the machine's own, between frames that arrived at `since_s`
         of the event loop's clock or later."""
         arrived_s = [arrived_s for arrived_s, _, _ in self.video if arrived_s >= since_s]
-        pairs = pairwise(arrived_s)
-        return [late - early for early, late in pairs if late - early > over_s and not machine.excuses(late)]
+        return machine.stalls_of_others(((late, late - early) for early, late in pairwise(arrived_s)), over_s)
 
     def received_share(self) -> float:
         numbers = [number for _, _, number in self.video]
@@ -176,9 +175,12 @@ class Server:
     url: str
     process: psutil.Process
 
-    async def status(self) -> dict[str, Any]:
+    def client(self) -> httpx.AsyncClient:
         # A TLS context, which plain HTTP has no use for, holds up the viewer in this loop for 20 to 50 ms.
-        async with httpx.AsyncClient(base_url=self.url, verify=False) as client:
+        return httpx.AsyncClient(base_url=self.url, verify=False)
+
+    async def status(self) -> dict[str, Any]:
+        async with self.client() as client:
             body: dict[str, Any] = (await client.get("/api/status")).json()
             return body
 

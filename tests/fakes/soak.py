@@ -93,7 +93,7 @@ class Soak:
 
     def own_stalls_s(self) -> list[float]:
         """Those beside which a process that only sleeps was woken in time."""
-        return [gap for at, gap in self.gaps_s if gap > STALL_S and not self.machine.excuses(at)]
+        return self.machine.stalls_of_others(self.gaps_s)
 
     def table(self) -> str:
         before, after = self.idle[0], self.idle[-1]

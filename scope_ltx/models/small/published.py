@@ -31,7 +31,7 @@ from scope_ltx.models.small.upsampler_weights import write_upsampler
 from scope_quant.fp8 import FP8_DTYPE, Quantized, quantize_per_tensor
 
 Quantizes = Callable[[str, Tensor], Quantized]
-"""A weight's name and value -> what is stored of it."""
+"""A weight's own name and value -> what is stored of it."""
 
 _FP8_NOTE = json.dumps({"format": "float8_e4m3fn"}).encode()
 _UNQUANTIZED_BLOCK = "transformer_blocks.0."
@@ -57,14 +57,17 @@ def add_stand_ins(directory: Path, seed: int) -> None:
     write_stand_ins(directory, shapes_of(sizes.build_transformer), seed)
 
 
-def write_parts(directory: Path, parts: Parts, seed: int, quantize: Quantizes | None = None) -> None:
-    """Write the five files of a model below `directory`.
+def nearest(_: str, weight: Tensor) -> Quantized:
+    """Every value to the nearest that FP8 has."""
+    return quantize_per_tensor(weight)
 
-    quantize: how a weight of the transformer, by its own name, goes to FP8; without it to the nearest values."""
+
+def write_parts(directory: Path, parts: Parts, seed: int, quantize: Quantizes = nearest) -> None:
+    """Write the five files of a model below `directory`. quantize: how a weight of the transformer goes to FP8."""
     paths = ModelFiles.below(directory)
     files: dict[Path, tuple[State, dict[str, str]]] = {
         paths.transformer: (
-            _fp8_file(parts.transformer, TRANSFORMER, is_fp8_in_transformer, quantize or _nearest)
+            _fp8_file(parts.transformer, TRANSFORMER, is_fp8_in_transformer, quantize)
             | _named(_only(parts.connectors, "_connector."), CONNECTORS),
             _settings(sizes.transformer_metadata()),
         ),
@@ -97,13 +100,7 @@ def _named(state: State, keymap: KeyMap) -> State:
     }
 
 
-def _nearest(_: str, weight: Tensor) -> Quantized:
-    return quantize_per_tensor(weight)
-
-
-def _fp8_file(
-    state: State, keymap: KeyMap, is_fp8: Callable[[str, Tensor], bool], quantize: Quantizes = _nearest
-) -> State:
+def _fp8_file(state: State, keymap: KeyMap, is_fp8: Callable[[str, Tensor], bool], quantize: Quantizes) -> State:
     """As `_named`, with the chosen weights in FP8, each with its scale and its note."""
     tensors = _named(state, keymap)
     for name, weight in state.items():
@@ -132,7 +129,7 @@ def _bytes(content: bytes) -> Tensor:
 
 def _text_encoder_file(parts: Parts, seed: int) -> State:
     """Gemma, its tokenizer, and a sample of the picture tower that the published file also holds."""
-    tensors = _fp8_file(parts.text_encoder, TEXT_ENCODER, is_fp8_in_text_encoder)
+    tensors = _fp8_file(parts.text_encoder, TEXT_ENCODER, is_fp8_in_text_encoder, nearest)
     generator = generator_for(seed, "picture tower")
     attention = "vision_model.encoder.layers.0.self_attn.q_proj"
     tensors |= {
