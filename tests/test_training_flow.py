@@ -17,10 +17,11 @@ from scope_ltx.config import LTX2Config
 from scope_ltx.sampling.geometry import ChunkGeometry
 from scope_ltx.sampling.schedules import DISTILLED_SIGMAS
 from scope_quant.fp8 import dequantize, quantize_per_tensor
-from training.bank import Job, jobs
+from training.bank import Job, Kind, jobs
 from training.clips import Clips
 from training.conditions import GENERATED, GIVEN, Conditioner, Shares, noised, token_shares, weighted_error
 from training.distill import Distiller, level_weights, run
+from training.lora import draws_of
 from training.masters import Masters, orthogonal, round_to_fp8
 from training.stage import Budget, Stage
 from training.text import SLOTS
@@ -133,6 +134,17 @@ def test_a_level_counts_by_its_span_and_all_of_them_one_in_the_mean(power: float
     last, third_last = weights[-1], weights[-3]
     spans = (levels[:-1] - levels[1:])[[-1, -3]]
     assert float(last / third_last) == pytest.approx(float(spans[0] / spans[1]) ** power)
+
+
+@given(share=st.floats(0.0, 1.0), kind=st.sampled_from(["identity", "control", "striped"]))
+def test_a_lora_is_trained_on_the_sizes_asked_for_and_identity_also_on_clips_without_a_voice(
+    share: float, kind: Kind
+) -> None:
+    draws = draws_of(kind, share)
+    assert sum(draw.share for draw in draws) == pytest.approx(1.0)
+    assert sum(draw.share for draw in draws if draw.size == "full") == pytest.approx(share)
+    unheard = sum(draw.share for draw in draws if not draw.voices)
+    assert 0.1 < unheard < 0.4 if kind == "identity" else unheard == pytest.approx(1.0)
 
 
 class FakeBank:

@@ -172,7 +172,8 @@ class Bands:
 
 def record_and_pick_up(stage: Stage, bands: Bands, courses: Sequence[Course]) -> None:
     """Log errors and clips so far; then the courses take up the clips that have been made meanwhile."""
-    stage.record({**bands.figures(), "clips": sum(len(course.conditioner.clips) for course in courses)})
+    clips = sum(len(course.conditioner.clips) for course in courses if course.bank is not None)
+    stage.record({**bands.figures(), "clips": clips})
     for course in courses:
         course.pick_up()
 
@@ -187,14 +188,14 @@ def run(
     stage: Stage,
     trainable: Trainable,
     weights: Path,
-    full_share: float,
+    odds: Sequence[float],
     log_every: int,
     warm_up: int = WARM_UP,
     highest_rate: float = 1.0,
 ) -> None:
     bands = Bands(stage.device, _BANDS)
     while stage.running:
-        which = int(stage.rng.random() < full_share)
+        which = stage.rng.choices(range(len(odds)), odds)[0]
         rate = highest_rate * rate_at(stage.step, stage.progress, warm_up)
         errors, sigma = trainable.step(which, rate)
         bands.add(errors, sigma)
@@ -246,7 +247,7 @@ def main() -> None:
         stage,
         trainable,
         weights,
-        arguments.full_share,
+        (1.0 - arguments.full_share, arguments.full_share),
         arguments.log_every,
         highest_rate=arguments.rate,
     )
