@@ -17,7 +17,7 @@ from scope_ltx.config import LTX2Config
 from scope_ltx.sampling.geometry import ChunkGeometry
 from scope_ltx.sampling.schedules import DISTILLED_SIGMAS
 from scope_quant.fp8 import dequantize, quantize_per_tensor
-from training.bank import Job, Kind, jobs
+from training.bank import Bank, Job, Kind, jobs, save
 from training.clips import Clips
 from training.conditions import GENERATED, GIVEN, Conditioner, Shares, noised, token_shares, weighted_error
 from training.distill import Distiller, level_weights, run
@@ -145,6 +145,28 @@ def test_a_lora_is_trained_on_the_sizes_asked_for_and_identity_also_on_clips_wit
     assert sum(draw.share for draw in draws if draw.size == "full") == pytest.approx(share)
     unheard = sum(draw.share for draw in draws if not draw.voices)
     assert 0.1 < unheard < 0.4 if kind == "identity" else unheard == pytest.approx(1.0)
+
+
+def test_a_voice_is_left_out_where_none_is_to_be_heard() -> None:
+    clips, empty = (
+        clips_of(5, voice=torch.randn(5, 6, 4)),
+        (torch.zeros(1, SLOTS, 8).bfloat16(), torch.tensor([1])),
+    )
+    heard, unheard = (
+        Conditioner(clips, BATCH, empty, torch.Generator().manual_seed(2), NOTHING, voices=voices).draw()
+        for voices in (True, False)
+    )
+    assert heard["clean_audio"].shape[1] == GEOMETRY.audio_tokens + 6
+    assert unheard["clean_audio"].shape[1] == GEOMETRY.audio_tokens
+
+
+def test_courses_that_share_a_bank_take_up_its_clips_alike(tmp_path: Path) -> None:
+    save(tmp_path, Job("base", "small", 0), clips_of(3))
+    bank = Bank(tmp_path, "base", "small", torch.device("cpu"))
+    courses = [Course(conditioner(NOTHING), cast(Any, None), bank) for _ in range(2)]
+    for course in courses:
+        course.pick_up()
+    assert [len(course.conditioner.clips) for course in courses] == [3, 3]
 
 
 class FakeBank:

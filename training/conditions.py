@@ -58,11 +58,15 @@ class Conditioner:
         empty: tuple[Tensor, Tensor],
         generator: torch.Generator,
         shares: Shares | None = None,
+        *,
+        voices: bool = True,
     ) -> None:
-        """empty: features (1, SLOTS, FEATURES) and length (1,) of no caption. `clips` may grow later."""
+        """empty: features (1, SLOTS, FEATURES) and length (1,) of no caption. voices: False leaves out those that
+        the clips have. `clips` may grow later."""
         self.clips, self.batch = clips, batch
         self._empty, self._generator = empty, generator
         self._shares = Shares() if shares is None else shares
+        self._voices = voices
         self._device = clips.video.device
         self._levels = torch.tensor(DISTILLED_SIGMAS[:-1], device=self._device)
         self._level_weights = torch.tensor(_LEVEL_WEIGHTS, device=self._device)
@@ -113,7 +117,7 @@ class Conditioner:
         if clips.guide is not None:
             partly = self._uniform() < shares.guide_partly
             self._append(drawn, "video", clips.guide[index].float(), torch.where(partly, PARTLY, GIVEN))
-        if clips.voice is not None:
+        if self._voices and clips.voice is not None:
             self._append(drawn, "audio", clips.voice[index].float(), torch.full_like(index, GIVEN))
         for name in ("video", "audio"):
             drawn[f"noise_{name}"] = self._noise(drawn[f"clean_{name}"])

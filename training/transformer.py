@@ -95,15 +95,16 @@ def places_of(model: JointModel, config: LTX2Config, *, downscale: int = 0, voic
 
 @dataclass(frozen=True)
 class Course:
-    """What is trained on in one geometry. bank: where more clips come from, if from anywhere."""
+    """What is trained on in one geometry. bank: where the clips come from; several courses may share one."""
 
     conditioner: Conditioner
     places: Places
-    bank: Bank | None = None
+    bank: Bank
 
     def pick_up(self) -> None:
         """Clips that have been made meanwhile."""
-        if self.bank is not None and self.bank.pick_up() and self.bank.clips is not None:
+        self.bank.pick_up()
+        if self.bank.clips is not None:
             self.conditioner.clips = self.bank.clips
 
 
@@ -172,8 +173,8 @@ class Bands:
 
 def record_and_pick_up(stage: Stage, bands: Bands, courses: Sequence[Course]) -> None:
     """Log errors and clips so far; then the courses take up the clips that have been made meanwhile."""
-    clips = sum(len(course.conditioner.clips) for course in courses if course.bank is not None)
-    stage.record({**bands.figures(), "clips": clips})
+    clips = {course.bank: len(course.conditioner.clips) for course in courses}
+    stage.record({**bands.figures(), "clips": sum(clips.values())})
     for course in courses:
         course.pick_up()
 
