@@ -5,8 +5,6 @@ CONSTRAINTS ?= constraints/dev.txt
 # Both sets are tested with this torch. It goes first and alone: installed as a dependency of something else,
 # pip may pick another build of it.
 TORCH ?= torch==2.13.0
-# In the words of the small model's world (scope_ltx/models/small/weights/README.md).
-DEMO_PROMPT ?= a large red circle bounces steadily and below it a medium blue star stays still on a navy background
 # A worker takes up to 2.5 GB.
 WORKERS ?= 2
 BIN := $(VENV)/bin
@@ -17,7 +15,7 @@ READY := $(VENV)/.ready-$(notdir $(CONSTRAINTS))
 .PHONY: demo test test-fast soak check format bench-small clean
 
 demo: $(READY)
-	$(BIN)/scope-ltx serve --model small --prompt "$(DEMO_PROMPT)"
+	$(BIN)/scope-ltx serve --model small
 
 # Two processes share the tests that only compute, with one thread of PyTorch's each. Tests that measure have the machine
 # for themselves afterwards, and a process whose memory no show on the network has stirred; then those that pace

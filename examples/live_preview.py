@@ -42,13 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("-o", "--output", required=True, help="the .mp4 to write")
     parser.add_argument("--model", default="small", help="'small', or a directory with the published files")
     parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--prompt", default="Waves roll onto a beach at dusk, the sound of slow surf.")
+    parser.add_argument("--prompt", help="what to show and sound like; without it, something the model can draw")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a parameter of the stream"
     )
     options = parser.parse_args(arguments)
     parameters = [part for assignment in options.set for part in ("--set", assignment)]
-    with server("--model", options.model, "--prompt", options.prompt, *parameters) as address:
+    if options.prompt is not None:
+        parameters += ["--prompt", options.prompt]
+    with server("--model", options.model, *parameters) as address:
         asyncio.run(watch(address, options.output, options.seconds))
 
 

@@ -25,6 +25,7 @@ from scope_streaming.media.segment import Segment
 from tests.fakes.cli_backend import FakeBackend, FakeStream, complete_directory
 from tests.fakes.monolith import write_monolith
 from tests.fakes.published import PublishedFiles, write_published
+from training.world.grammar import parse
 
 COMMANDS = ("serve", "generate", "download", "doctor", "inspect", "loras", "quantize")
 SMALL_CLIP = ("--set", "num_frames=9", "--set", "height=64", "--set", "width=32")
@@ -268,6 +269,23 @@ def test_serve_gets_what_was_asked(tmp_path: Path) -> None:
         "engine": EngineOptions(), "options": HostOptions(),
     }  # fmt: skip
     assert "note: height 390 became 384" in result.stderr
+
+
+def test_without_a_prompt_a_stream_begins_with_what_its_model_can_draw() -> None:
+    class Published(FakeBackend):
+        def model_directory(self, model: str) -> Path:
+            return Path(model)
+
+    small, other = FakeBackend(), Published()
+    assert run("serve", backend=small).exit_code == 0
+    scene = parse(str(small.served["prompt"]))
+    assert [(one.size, one.colour, one.shape) for one in scene.objects] == [
+        ("large", "red", "circle"),
+        ("medium", "blue", "star"),
+    ]
+    assert run("serve", "--model", "models", backend=other).exit_code == 0
+    with pytest.raises(ValueError, match="names none of"):
+        parse(str(other.served["prompt"]))
 
 
 def test_serve_refuses_a_model_that_is_not_there() -> None:

@@ -23,12 +23,13 @@ from scope_ltx.sampling.workspace import Pass, PassKind, Velocity
 from scope_streaming.weights.graphs import Launch
 from tests.tiny import AUDIO_WIDTH, VIDEO_WIDTH, tiny_transformer
 
-CONTEXT = TextContext(torch.randn(1, 4, VIDEO_WIDTH), torch.randn(1, 4, AUDIO_WIDTH))
-NEGATIVE = TextContext(torch.randn(1, 4, VIDEO_WIDTH), torch.randn(1, 4, AUDIO_WIDTH))
-
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+CONTEXT = TextContext(draw(1, 4, VIDEO_WIDTH, seed=41), draw(1, 4, AUDIO_WIDTH, seed=42))
+NEGATIVE = TextContext(draw(1, 4, VIDEO_WIDTH, seed=43), draw(1, 4, AUDIO_WIDTH, seed=44))
 
 
 def video(tokens: int = 6) -> TokenSequence:
@@ -212,7 +213,8 @@ def test_another_number_of_steps_or_strength_captures_nothing_anew() -> None:
 
 
 def test_sound_without_its_reference_is_as_if_there_were_none() -> None:
-    """The pass of identity guidance, bit for bit; a second shape of the same work shares nothing with it."""
+    """The pass of identity guidance. Which kernels multiply depends on the shape and on the processor: over 60
+    seeds the two ways differed by up to 9.5e-7, and with and without the reference by at least 0.09."""
     torch.manual_seed(0)
     denoiser = Denoiser(tiny_transformer(2).eval())
     with_reference, sigmas = audio(5, reference=3), linear_sigmas(2)
@@ -231,9 +233,9 @@ def test_sound_without_its_reference_is_as_if_there_were_none() -> None:
         prepared = denoiser.prepare(video(), coords, [Pass(CONTEXT)], sigmas)
         (alone,) = denoiser.velocities(prepared, video().latents, coords.latents, 1, _never())
     assert unheard.audio.shape == (1, 5, 128)
-    torch.testing.assert_close(unheard.audio, alone.audio, rtol=0, atol=1e-6)
-    torch.testing.assert_close(unheard.video, alone.video, rtol=0, atol=1e-6)
-    assert float((heard.audio[:, :5] - unheard.audio).abs().max()) > 1e-4, "the reference must be heard"
+    torch.testing.assert_close(unheard.audio, alone.audio, rtol=0, atol=1e-5)
+    torch.testing.assert_close(unheard.video, alone.video, rtol=0, atol=1e-5)
+    assert float((heard.audio[:, :5] - unheard.audio).abs().max()) > 1e-2, "the reference must be heard"
 
 
 def _never() -> Any:

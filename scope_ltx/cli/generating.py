@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from scope_ltx.backend import Backend
+from scope_ltx.backend import SMALL, Backend
 from scope_ltx.cli.hosting import host_options, read_host
 from scope_ltx.cli.options import (
     config_options,
@@ -22,7 +22,9 @@ from scope_ltx.cli.options import (
     user_errors,
 )
 
-DEFAULT_PROMPT = "Waves roll onto a beach at dusk, warm light on wet sand, the sound of slow surf."
+REAL_PROMPT = "Waves roll onto a beach at dusk, warm light on wet sand, the sound of slow surf."
+TOY_PROMPT = "a large red circle bounces steadily and below it a medium blue star stays still on a navy background"
+"""In the words of the small model's world (scope_ltx/models/small/weights/README.md): it knows no beach."""
 
 
 @click.command()
@@ -33,7 +35,7 @@ DEFAULT_PROMPT = "Waves roll onto a beach at dusk, warm light on wet sand, the s
 @host_options
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0: any free one.")
-@prompt_option(default=DEFAULT_PROMPT, show_default=True, help="What to show and sound like first.")
+@prompt_option(help="What to show and sound like first. Default: something that the model can draw.")
 @click.pass_obj
 def serve(
     backend: Backend,
@@ -47,7 +49,7 @@ def serve(
     log_level: str,
     host: str,
     port: int,
-    prompt: str,
+    prompt: str | None,
     vram_budget_gb: float | None,
     pageable: bool,
     acceleration: Any,
@@ -66,7 +68,14 @@ def serve(
         backend.check_device(device)
     with user_errors(OSError):
         backend.serve(
-            directory, config, prompt, host=host, port=port, device=device, engine=engine, options=options
+            directory,
+            config,
+            prompt or (TOY_PROMPT if model == SMALL else REAL_PROMPT),
+            host=host,
+            port=port,
+            device=device,
+            engine=engine,
+            options=options,
         )
 
 

@@ -148,7 +148,9 @@ def config_options(command: Command) -> Command:
 def prompt_option(**settings: Any) -> Callable[[Command], Command]:
     """--prompt, refused when a stream would refuse it."""
 
-    def check(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    def check(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+        if value is None:
+            return None
         from scope_ltx.prompt_mix import checked_prompt
 
         try:
