@@ -8,6 +8,9 @@ import io
 import itertools
 import subprocess
 import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
@@ -17,8 +20,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scope_ltx.hosts.live.http.problems import ProblemError
 from scope_ltx.hosts.live.recording.files import RecordingFiles
-from scope_ltx.hosts.live.recording.recorder import Recorder
+from scope_ltx.hosts.live.recording.recorder import Recorder, RecordingState
 from scope_ltx.hosts.live.stream.live_stream import LiveStream
 from scope_streaming.clock import SystemClock
 from scope_streaming.media.encoder import EncodedPacket
@@ -42,6 +46,21 @@ class SmallDisk(io.FileIO):
             raise OSError(errno.ENOSPC, "No space left on device")
         self.room -= len(taken)
         return super().write(taken)
+
+
+class StuckDisk(io.FileIO):
+    """A file on a disk that answers no write before it is freed, and none at all if it `fails` then."""
+
+    def __init__(self, path: Path, *, fails: bool) -> None:
+        super().__init__(path, "x+")
+        self.fails = fails
+        self.freed = threading.Event()
+
+    def write(self, data: Any) -> int:
+        self.freed.wait(20)
+        if self.fails:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().write(data)
 
 
 def record(path: Path, packets: list[EncodedPacket]) -> RecordingFiles:
@@ -207,12 +226,8 @@ async def test_a_disk_that_fills_ends_the_recording_and_not_the_stream(tmp_path:
     def small(path: Path) -> BinaryIO:
         return SmallDisk(path, 30_000)
 
-    stream = LiveStream(TestCardGenerator, CONFIG, "a red ball", SystemClock(), "")
-    recorder = Recorder(stream.broadcaster, tmp_path, lambda: datetime(2026, 11, 21, 7, 45), small)
-    stream.open()
-    async with asyncio.timeout(20):
-        while not stream.broadcaster.started:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+    async with on_air() as stream, asyncio.timeout(20):
+        recorder = Recorder(stream.broadcaster, tmp_path, lambda: datetime(2026, 11, 21, 7, 45), small)
         assert (await recorder.start()).active
         while recorder.state is None or recorder.state.active:  # noqa: ASYNC110 - from another thread
             await asyncio.sleep(0.01)
@@ -221,16 +236,65 @@ async def test_a_disk_that_fills_ends_the_recording_and_not_the_stream(tmp_path:
         while not recorder.state.files:  # noqa: ASYNC110 - from another thread
             await asyncio.sleep(0.01)
         await recorder.close()
+        assert stream.state == "live"
     assert state.error is not None
     assert "No space left on device" in state.error
     assert state.files == ("scope-20261121-074500.mp4",)
-    assert stream.state == "live"
     assert [path.name for path in sorted(files_of(tmp_path))] == [
         "scope-20261121-074500.mp4",
         "scope-20261121-074500_1.mp4",
     ]
-    await stream.close()
     assert read_back(tmp_path / "scope-20261121-074500.mp4").pictures
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_disk_that_is_stuck_disturbs_no_later_recording(tmp_path: Path, *, fails: bool) -> None:
+    stuck: list[StuckDisk] = []
+
+    def first_stuck(path: Path) -> BinaryIO:
+        if stuck:
+            return path.open("x+b", buffering=0)
+        stuck.append(StuckDisk(path, fails=fails))
+        return stuck[0]
+
+    async with on_air() as stream, asyncio.timeout(20):
+        recorder = Recorder(stream.broadcaster, tmp_path, open_file=first_stuck, max_waiting=40)
+        await recorder.start()
+        while (state := recorder.state) is None or state.active:  # noqa: ASYNC110 - from another thread
+            await asyncio.sleep(0.01)
+        assert "cannot keep up" in str(state.error)
+        assert (await recorder.start()).active
+        stuck[0].freed.set()
+        while len([one for one in threading.enumerate() if one.name == "recording"]) > 1:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert stuck[0].closed
+        since_s = recorder.state.seconds
+        while recorder.state.seconds < since_s + 0.5:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        done = await recorder.stop()
+        assert (done.active, done.error) == (False, None)
+    assert read_back(tmp_path / done.files[0]).pictures
+    if not fails:
+        assert read_back(Path(stuck[0].name)).pictures
+
+
+async def test_of_two_that_start_at_once_one_records(tmp_path: Path) -> None:
+    async with on_air() as stream:
+        recorder = Recorder(stream.broadcaster, tmp_path)
+        answers = await asyncio.gather(recorder.start(), recorder.start(), return_exceptions=True)
+        assert [type(one) for one in answers] == [RecordingState, ProblemError]
+        await recorder.close()
+    assert len(files_of(tmp_path)) <= 1
+
+
+@asynccontextmanager
+async def on_air() -> AsyncIterator[LiveStream]:
+    stream = LiveStream(TestCardGenerator, CONFIG, "a red ball", SystemClock(), "")
+    stream.open()
+    while not stream.broadcaster.started:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    yield stream
+    await stream.close()
 
 
 def files_of(directory: Path) -> list[Path]:

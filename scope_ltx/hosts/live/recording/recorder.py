@@ -6,7 +6,7 @@ import asyncio
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
@@ -39,13 +39,14 @@ class RecordingState:
 class _Writing:
     """A recording that goes on: takes packets from the event loop, writes them on its thread."""
 
-    def __init__(self, files: RecordingFiles, ended: Callable[[], None]) -> None:
+    def __init__(self, files: RecordingFiles, ended: Callable[[], None], max_waiting: int) -> None:
         self._files = files
         self._ended = ended
-        self._waiting: queue.Queue[EncodedPacket | None] = queue.Queue(MAX_WAITING)
+        self._waiting: queue.Queue[EncodedPacket | None] = queue.Queue(max_waiting)
         self._thread = threading.Thread(target=self._run, name="recording", daemon=True)
         self.error: str | None = None
         self.active = True
+        """More packets are taken."""
         self._thread.start()
 
     @property
@@ -78,6 +79,9 @@ class _Writing:
         try:
             while (packet := self._waiting.get()) is not None:
                 self._files.write(packet)
+                # After a full queue nothing follows, and nobody may be there to say so.
+                if not self.active and self._waiting.empty():
+                    break
             self._files.close()
         except OSError as error:
             self._fail(f"the recording has ended: {error.strerror or error}. What was written until then is kept")
@@ -105,13 +109,16 @@ class Recorder:
         directory: Path,
         now: Callable[[], datetime] = datetime.now,
         open_file: OpenFile = open_exclusive,
+        max_waiting: int = MAX_WAITING,
     ) -> None:
         self._broadcaster = broadcaster
         self.directory = directory
         self._now = now
         self._open_file = open_file
+        self._max_waiting = max_waiting
         self._writing: _Writing | None = None
-        self._subscriptions: list[Subscription] = []
+        self._subscriptions: tuple[Subscription, ...] = ()
+        self._starting = asyncio.Lock()
         self._pumps: set[asyncio.Task[None]] = set()
 
     @property
@@ -121,6 +128,10 @@ class Recorder:
 
     async def start(self) -> RecordingState:
         """Raises ProblemError: 409 while one is running or nothing is on air, 507 when nothing can be written."""
+        async with self._starting:
+            return await self._start()
+
+    async def _start(self) -> RecordingState:
         if self._writing is not None and self._writing.active:
             raise ProblemError(HTTPStatus.CONFLICT, "a recording is running already: stop it first")
         if not self._broadcaster.started:
@@ -133,14 +144,13 @@ class Recorder:
             detail = f"{self.directory}: {error.strerror}. Start the server with another --record-dir"
             raise ProblemError(HTTPStatus.INSUFFICIENT_STORAGE, detail) from error
         loop = asyncio.get_running_loop()
+        subscriptions = tuple(self._broadcaster.subscribe(stream) for stream in ("H264", "audio"))
+        # Its own: one that ends after the next has begun must leave that alone.
         files = RecordingFiles(path, self._open_file)
-        writing = _Writing(files, lambda: self._wake(loop))
-        self._writing = writing
-        for stream in ("H264", "audio"):
-            subscription = self._broadcaster.subscribe(stream)
-            self._subscriptions.append(subscription)
-            task = asyncio.create_task(_pump(subscription, writing), name=f"record-{stream}")
-            self._pumps.add(task)
+        writing = _Writing(files, lambda: self._wake(loop, subscriptions), self._max_waiting)
+        self._writing, self._subscriptions = writing, subscriptions
+        for subscription in subscriptions:
+            self._pumps.add(asyncio.create_task(_pump(subscription, writing), name="recording"))
         logger.info("recording to %s", path)
         return writing.state
 
@@ -164,17 +174,17 @@ class Recorder:
     async def _unsubscribe(self) -> None:
         for subscription in self._subscriptions:
             self._broadcaster.unsubscribe(subscription)
-        self._subscriptions.clear()
+        self._subscriptions = ()
         for task in self._pumps:
             task.cancel()
         await asyncio.gather(*self._pumps, return_exceptions=True)
         self._pumps.clear()
 
-    def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _wake(self, loop: asyncio.AbstractEventLoop, subscriptions: Sequence[Subscription]) -> None:
         """From the writing thread: nobody should encode for a recording that is over."""
         if loop.is_closed():
             return
-        for subscription in tuple(self._subscriptions):
+        for subscription in subscriptions:
             loop.call_soon_threadsafe(self._broadcaster.unsubscribe, subscription)
 
     def _free_path(self) -> Path:
