@@ -13,6 +13,7 @@ from av.video.reformatter import Colorspace
 
 from scope_ltx.hosts.live.http.problems import ProblemError
 from scope_ltx.hosts.live.webrtc.h264_offer import answer_to_sender, h264_parameters, offer_to_aiortc
+from scope_ltx.hosts.live.webrtc.ingest import Ingest
 from scope_ltx.hosts.live.webrtc.received import SoundJoin, rgb_covering, stereo_samples
 from scope_ltx.hosts.live.webrtc.trickle import read_fragment
 from tests.fakes.live_app import SDP, app_of, assert_problem, live, serving
@@ -124,6 +125,26 @@ async def test_one_sender_at_a_time() -> None:
         assert int(refused.headers["retry-after"]) > 0
         await client.delete(first.headers["location"])
         assert (await client.post("/whip", content=await sending_offer(), headers=SDP)).status_code == 201
+
+
+async def test_of_two_newcomers_one_replaces_a_silent_sender() -> None:
+    """Both find it silent, and wait for its connection to close."""
+
+    class Nowhere:
+        def push_frame(self, *_: object) -> None: ...
+        def push_audio(self, *_: object) -> None: ...
+
+    ingest = Ingest(Nowhere(), lambda: (64, 64), silent_s=0.5)
+    first, *newcomers = [await sending_offer("video") for _ in range(3)]
+    await ingest.publish(first)
+    await asyncio.sleep(0.6)
+    answers = await asyncio.gather(*map(ingest.publish, newcomers), return_exceptions=True)
+    (refused,) = [one for one in answers if isinstance(one, ProblemError)]
+    assert refused.status == 503
+    ((key, _, _),) = [one for one in answers if isinstance(one, tuple)]
+    assert await ingest.leave(key)
+    assert ingest.report.state == "none"
+    await ingest.close()
 
 
 async def test_offers_that_cannot_be_taken_are_refused() -> None:

@@ -113,7 +113,8 @@ class Ingest:
         try:
             answer = await sender.peer.answer(offer_to_aiortc(offer_sdp), _no_codec())
         except BaseException:
-            self._sender = None
+            if self._sender is sender:
+                self._sender = None
             await _cancel(sender.takers)
             await sender.peer.discard()
             raise
@@ -161,17 +162,16 @@ class Ingest:
         self._work.shutdown(wait=False, cancel_futures=True)
 
     async def _make_place(self) -> None:
-        sender = self._sender
-        if sender is None:
-            return
-        if not self._is_silent(sender):
-            raise ProblemError(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "another sender is live, and there is place for one: stop it, or try again when it has left",
-                {"Retry-After": str(round(self._silent_s))},
-            )
-        logger.info("sender %s was silent and gives its place to the next", sender.key[:6])
-        await self.leave(sender.key)
+        # Looked at again after every wait: another newcomer may have taken the place meanwhile.
+        while (sender := self._sender) is not None:
+            if not self._is_silent(sender):
+                raise ProblemError(
+                    HTTPStatus.SERVICE_UNAVAILABLE,
+                    "another sender is live, and there is place for one: stop it, or try again when it has left",
+                    {"Retry-After": str(round(self._silent_s))},
+                )
+            logger.info("sender %s was silent and gives its place to the next", sender.key[:6])
+            await self.leave(sender.key)
 
     def _is_silent(self, sender: _Sender) -> bool:
         newest_s = sender.received.newest_s
@@ -188,7 +188,8 @@ class Ingest:
         sender.takers.append(task)
 
     async def _watch(self, sender: _Sender) -> None:
-        """End a sender that does not connect in time, or whose connection has failed or was closed."""
+        """End a sender that does not connect in time, or whose connection has failed or was closed. Returns when
+        it is closed, whoever does that."""
         over = asyncio.create_task(sender.peer.over(self._connect_timeout_s))
         while not over.done():
             await asyncio.wait({over}, timeout=self._silent_s / 5)
@@ -196,6 +197,7 @@ class Ingest:
         over.result()
         if await self.leave(sender.key):
             logger.info("sender %s has gone", sender.key[:6])
+        await sender.peer.close()
 
 
 def _require_one_of_each(offer: sdp.SessionDescription) -> None:

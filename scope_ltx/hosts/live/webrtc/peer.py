@@ -35,6 +35,7 @@ class Peer:
         self.connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self._connected = asyncio.Event()
         self._ended = asyncio.Event()
+        self._closing: asyncio.Task[None] | None = None
         self.connection.on("connectionstatechange", self._changed)
 
     async def answer(self, offer_sdp: str, no_codec: ProblemError) -> str:
@@ -66,8 +67,12 @@ class Peer:
             ended.cancel()
 
     async def close(self) -> None:
+        """Whoever asks, and however often: returns when it is closed. A request that is cancelled meanwhile does
+        not leave it half closed."""
         self._ended.set()
-        await self.connection.close()
+        if self._closing is None:
+            self._closing = asyncio.create_task(self.connection.close())
+        await asyncio.shield(self._closing)
 
     async def discard(self) -> None:
         """Close a connection whose negotiation has failed, which it may be too broken for."""

@@ -65,7 +65,7 @@ class Viewers:
         try:
             answer = await self._negotiate(viewer, offer_sdp, kinds)
         except BaseException:
-            del self._viewers[key]
+            self._viewers.pop(key, None)
             await viewer.discard()
             raise
         watch = asyncio.create_task(self._watch(key, viewer), name=f"viewer-{key[:6]}")
@@ -104,10 +104,12 @@ class Viewers:
         return answer
 
     async def _watch(self, key: str, peer: Peer) -> None:
-        """End a viewer that does not connect in time, or whose connection has failed or was closed."""
+        """End a viewer that does not connect in time, or whose connection has failed or was closed. Returns when
+        it is closed, whoever does that."""
         await peer.over(self._connect_timeout_s)
         if await self.leave(key):
             logger.info("viewer %s has gone", key[:6])
+        await peer.close()
 
 
 def _preferences(kind: Kind) -> list[RTCRtpCodecCapability]:
