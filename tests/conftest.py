@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -18,3 +19,11 @@ def small_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from scope_ltx.models.small import ensure_small_model  # noqa: PLC0415 - not for tests without a model
 
     return ensure_small_model(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(autouse=True)
+def own_mdns(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """aioice keeps one mDNS socket and lock for a thread, and so for the event loop that first had to wait for the
+    lock; test modules have loops of their own. A browser names itself by mDNS."""
+    if request.node.get_closest_marker("browser") is not None:
+        monkeypatch.setattr("aioice.ice._mdns", threading.local())

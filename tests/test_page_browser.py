@@ -7,6 +7,7 @@ lost connection, a long Retry-After, another codec) comes from a scripted one at
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -404,6 +405,30 @@ async def test_a_bad_value_shows_the_servers_sentence_and_spares_its_companions(
     await scripted.page.keyboard.press("Tab")
     await expect(scripted.message("num_steps")).to_have_text("")
     assert scripted.live.config.num_steps == 12
+
+
+async def test_a_value_that_the_server_did_not_hear_is_sent_again(scripted: ScriptedVisit) -> None:
+    await scripted.playing()
+    await scripted.page.route("**/api/parameters", lambda route: route.abort(), times=1)
+    await scripted.control("num_steps").fill("12")
+    await scripted.page.keyboard.press("Tab")
+    await expect(scripted.message("num_steps")).to_have_text("Not sent yet.")
+    await expect(scripted.page.get_by_role("alert")).to_have_text(re.compile("cannot be reached"))
+    await eventually(lambda: scripted.live.config.num_steps == 12)
+    await expect(scripted.message("num_steps")).to_have_text("")
+
+
+async def test_a_value_that_the_server_failed_at_says_so_at_its_field(scripted: ScriptedVisit) -> None:
+    await scripted.playing()
+    await scripted.page.route("**/api/parameters", lambda route: route.fulfill(status=500), times=1)
+    await scripted.control("num_steps").fill("12")
+    await scripted.page.keyboard.press("Tab")
+    await expect(scripted.message("num_steps")).to_have_text("Not taken: The server answered 500.")
+    await expect(scripted.control("num_steps")).to_have_attribute("aria-invalid", "true")
+    await scripted.control("num_steps").fill("13")
+    await scripted.page.keyboard.press("Tab")
+    await expect(scripted.message("num_steps")).to_have_text("")
+    assert scripted.live.config.num_steps == 13
 
 
 async def test_retry_after_is_kept_and_cut_short_when_the_model_is_there(scripted: ScriptedVisit) -> None:

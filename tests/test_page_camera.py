@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import pytest
 import pytest_asyncio
 from fastapi import FastAPI
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from scope_ltx.config import LTX2Config
 from scope_ltx.hosts.live.app import create_app
@@ -108,6 +109,34 @@ async def test_the_picture_follows_the_camera(visit: Visit, generator: MirrorGen
 
     await visit.page.get_by_role("button", name="Stop sending").click()
     await expect(visit.page.locator("#camera-state")).to_have_text("Only you see this.")
+
+
+async def test_a_start_that_was_stopped_leaves_the_next_one_alone(
+    visit: Visit, generator: MirrorGenerator
+) -> None:
+    await visit.playing()
+    held = asyncio.Event()
+
+    async def after_all_else(route: Route) -> None:
+        await held.wait()
+        await route.continue_()
+
+    await visit.page.route("**/whip", after_all_else, times=1)
+    await visit.page.get_by_role("tab", name="Webcam").click()
+    await visit.page.get_by_role("button", name="Open camera").click()
+    send = visit.page.get_by_role("button", name="Send to the stream")
+    async with visit.page.expect_request("**/whip"):
+        await send.click()
+    await visit.page.get_by_role("button", name="Stop sending").click()
+    await send.click()
+    state = visit.page.locator("#camera-state")
+    await expect(state).to_contain_text("driven by this camera", timeout=LIVE_MS)
+    async with visit.page.expect_response(lambda response: response.status == 503):
+        held.set()
+    mirrored = generator.mirrored
+    await eventually(lambda: generator.mirrored >= mirrored + 4)
+    await expect(state).to_contain_text("driven by this camera")
+    await expect(visit.page.get_by_role("alert")).to_have_count(0)
 
 
 def is_light(colours: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:

@@ -146,6 +146,35 @@ async def test_queued_prompts_come_one_after_the_other(visit: Visit, generator: 
     await expect(visit.page.locator("#queue-state")).to_have_text("")
 
 
+async def test_a_queue_goes_on_after_somebody_elses_prompt(visit: Visit, generator: ColourGenerator) -> None:
+    await visit.playing()
+    await enqueue(visit, "a first storm", "a second storm")
+    await eventually(lambda: generator.requests[-1].prompt == "a first storm", seconds=20)
+    await visit.page.get_by_label("Prompt", exact=True).fill("a calm")
+    await visit.page.locator("#send").click()
+    await eventually(lambda: generator.requests[-1].prompt == "a second storm", seconds=20)
+    prompts = list(dict.fromkeys(request.prompt for request in generator.requests))
+    assert prompts == ["a slow tide", "a first storm", "a calm", "a second storm"]
+
+
+async def test_a_queued_prompt_that_could_not_be_sent_is_kept(visit: Visit, generator: ColourGenerator) -> None:
+    await visit.playing()
+    await visit.page.route("**/api/prompt", lambda route: route.abort(), times=1)
+    await enqueue(visit, "a storm")
+    await expect(visit.page.get_by_role("alert")).to_have_text(re.compile("cannot be reached"), timeout=LIVE_MS)
+    await eventually(lambda: generator.requests[-1].prompt == "a storm", seconds=20)
+    await expect(visit.page.locator("#queue-state")).to_have_text("")
+
+
+async def enqueue(visit: Visit, *texts: str) -> None:
+    """Each for one chunk at least."""
+    await visit.page.get_by_text("Queue", exact=True).click()
+    await visit.page.get_by_label("Next one after").fill("1")
+    for text in texts:
+        await visit.page.get_by_label("Prompt", exact=True).fill(text)
+        await visit.page.get_by_role("button", name="Add this prompt to the queue").click()
+
+
 async def test_an_image_is_uploaded_used_and_removed(
     visit: Visit, generator: ColourGenerator, tmp_path: Path
 ) -> None:

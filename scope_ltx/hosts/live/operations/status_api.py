@@ -42,9 +42,10 @@ class Sender(BaseModel):
 
 
 class Status(BaseModel):
-    """`chunk` and `prompt` are on air, null before the first. `video_encoder` is the library that encodes the
-    picture, with "hardware" or "software"; `bitrate` is bits per second of one viewer. `recording` is the newest
-    one, running or not. `uploads`, `recordings`: whether this host takes them."""
+    """`chunk` and `prompt` are on air, null before the first; `next_prompt` is what the chunks to come head for.
+    `video_encoder` is the library that encodes the picture, with "hardware" or "software"; `bitrate` is bits per
+    second of one viewer. `recording` is the newest one, running or not. `uploads`, `recordings`: whether this host
+    takes them."""
 
     state: StreamState
     chunk: int | None
@@ -57,6 +58,7 @@ class Status(BaseModel):
     video_encoder: str | None
     bitrate: int
     prompt: str | None
+    next_prompt: str
     notes: tuple[str, ...]
     last_error: str | None
     model: str
@@ -95,6 +97,7 @@ def status_router(
             video_encoder=", ".join(report.encoders) or None,
             bitrate=report.bitrate,
             prompt=None if report.segment is None else stream.session.prompt_of(report.segment),
+            next_prompt=stream.session.prompt,
             notes=stream.session.last_notes,
             last_error=stream.last_error,
             model=model,

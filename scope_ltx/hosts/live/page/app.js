@@ -106,7 +106,7 @@ async function poll() {
   const answer = unreachable ? null : status;
   const playing = answer?.state === "live" ? answer.prompt : null;
   prompt.onAir(playing);
-  queue.onAir(answer?.chunk ?? null, playing);
+  queue.onAir(answer?.chunk ?? null, playing, answer?.next_prompt);
   recording.show(answer);
   document.body.classList.toggle("no-uploads", status !== null && !status.uploads);
   const received = viewer.pc ? await receivedVideo(viewer.pc) : null;

@@ -3,11 +3,13 @@
 import { api } from "./api.js";
 
 const GATHER_MS = 250; // a dragged slider makes a request per quarter second, not per pixel
+const RETRY_MS = 2000;
 
 export class ParameterSync {
   #pending = {};
   #alone = [];
   #unfit = {};
+  #unheard = false;
   #timer = null;
   #busy = false;
 
@@ -47,7 +49,7 @@ export class ParameterSync {
 
   #schedule() {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#flush(), GATHER_MS);
+    this.#timer = setTimeout(() => this.#flush(), this.#unheard ? RETRY_MS : GATHER_MS);
   }
 
   async #flush() {
@@ -57,8 +59,10 @@ export class ParameterSync {
     this.#busy = true;
     try {
       this.#applied(changes, await api.patchParameters(changes));
+      this.#unheard = false;
     } catch (error) {
-      this.#refused(changes, error);
+      if (error.status === 0) this.#notHeard(changes, error);
+      else this.#refused(changes, error);
     } finally {
       this.#busy = false;
     }
@@ -83,10 +87,20 @@ export class ParameterSync {
     if (!this.panel.say(subject, sentence, "note")) this.toasts.show(sentence);
   }
 
+  /** There was no answer: the same again, until there is one. */
+  #notHeard(changes, error) {
+    if (!this.#unheard) this.toasts.error(error);
+    this.#unheard = true;
+    this.#pending = { ...changes, ...this.#pending };
+    for (const name of Object.keys(changes)) this.panel.say(name, "Not sent yet.", "note");
+  }
+
   #refused(changes, error) {
+    this.#unheard = false;
     const fields = error.fields ?? [];
     if (!fields.length) {
       this.toasts.error(error);
+      for (const name of Object.keys(changes)) this.panel.say(name, `Not taken: ${error.message}`, "error");
       return;
     }
     const own = fields.filter(({ loc }) => loc.some((part) => part in changes));

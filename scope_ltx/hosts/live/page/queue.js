@@ -8,9 +8,9 @@ export class PromptQueue {
   #texts = [];
   #since = null;
   #playing = null;
-  #sent = null;
+  #sending = false;
+  #stale = false;
 
-  /** `send(text)` resolves with the prompt as the server calls it. */
   constructor(root, { box, send, toasts }) {
     this.box = box;
     this.send = send;
@@ -24,21 +24,28 @@ export class PromptQueue {
     this.#show();
   }
 
-  /** The prompt of chunk `chunk`, which is on air. */
-  async onAir(chunk, playing) {
-    if (chunk === null || playing === null) return;
+  /** `playing` is the prompt of chunk `chunk`, which is on air; `asked` what the stream heads for, whoever asked. */
+  async onAir(chunk, playing, asked) {
+    if (chunk === null || playing === null || this.#sending) return;
     if (playing !== this.#playing) [this.#playing, this.#since] = [playing, chunk];
-    // What was sent comes on air some chunks later: its time starts then.
-    const waits = this.#sent !== null && this.#sent !== playing;
-    if (!this.#texts.length || waits || chunk - this.#since < this.#hold()) return;
+    // A status that was on its way while a prompt was sent may not know of it.
+    if (this.#stale) { this.#stale = false; return; }
+    // What was asked for comes on air some chunks later: its time starts then.
+    if (!this.#texts.length || asked !== playing || chunk - this.#since < this.#hold()) return;
     const text = this.#texts.shift();
     this.#show();
-    this.#sent = text;
+    this.#sending = true;
     try {
-      this.#sent = await this.send(text);
+      await this.send(text);
     } catch (error) {
-      this.#sent = null;
+      // Kept, and tried again after as many chunks.
+      this.#texts.unshift(text);
+      this.#since = chunk;
+      this.#show();
       this.toasts.error(error);
+    } finally {
+      this.#sending = false;
+      this.#stale = true;
     }
   }
 

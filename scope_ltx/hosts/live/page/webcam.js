@@ -16,7 +16,7 @@ const PHASES = {
 
 export class Webcam {
   #stream = null;
-  #sender = new WhipSender("whip");
+  #sender = null;
 
   constructor(root, { onUse, onProblem }) {
     this.onUse = onUse;
@@ -81,7 +81,7 @@ export class Webcam {
 
   async #change() {
     if (!this.#stream) return;
-    const sending = this.phase === "live";
+    const sending = this.#sender !== null;
     this.stop();
     await this.#open();
     if (sending && this.#stream) await this.#publish();
@@ -89,22 +89,24 @@ export class Webcam {
 
   async #publish() {
     this.#show("connecting");
-    try {
-      await this.#sender.start(this.#stream, () => {
-        if (this.phase !== "live") return;
-        this.#show("preview");
-        this.onProblem(new Error("The camera's connection to the server was lost."));
-      });
-      if (this.phase === "connecting") this.#show("live");
-    } catch (error) {
-      if (this.phase !== "connecting") return; // it was stopped meanwhile
-      this.#show("preview");
+    const sender = new WhipSender("whip");
+    this.#sender = sender;
+    const failed = (error) => {
+      if (this.#sender !== sender) return; // it was stopped meanwhile, and another one may be sending
+      this.#unpublish();
       this.onProblem(error);
+    };
+    try {
+      await sender.start(this.#stream, () => failed(new Error("The camera's connection to the server was lost.")));
+      if (this.#sender === sender) this.#show("live");
+    } catch (error) {
+      failed(error);
     }
   }
 
   #unpublish() {
-    this.#sender.stop();
+    this.#sender?.stop();
+    this.#sender = null;
     if (this.#stream) this.#show("preview");
   }
 

@@ -1,4 +1,4 @@
-// A WHIP sender: a camera's picture, and sound if wanted, to the server.
+// A WHIP sender: a camera's picture, and sound if wanted, to the server. One for each time that something is sent.
 
 import { connected, ended, offer, release } from "./rtc.js";
 
@@ -10,8 +10,8 @@ export class WhipSender {
     this.path = path;
   }
 
-  /** Resolves when `stream` arrives at the server. `onEnd` is called once when it no longer does by itself.
-   *  Rejects with an ApiError. */
+  /** Once. Resolves when `stream` arrives at the server. `onEnd` is called once when it no longer does by itself.
+   *  Rejects with an ApiError; after `stop` with any error. */
   async start(stream, onEnd) {
     const pc = new RTCPeerConnection();
     this.#pc = pc;
@@ -23,6 +23,7 @@ export class WhipSender {
       await pc.setRemoteDescription(answer);
       await connected(pc);
     } catch (error) {
+      // Again after a stop while the offer was on its way: only now is known what the server keeps for it.
       this.stop();
       throw error;
     }
