@@ -231,6 +231,11 @@ def test_the_container_and_the_manifest_start_what_the_command_takes() -> None:
     assert result.exit_code == 0, result.output
     assert backend.served["host"] == "0.0.0.0"
     assert backend.served["options"].base_path == "/pods/scope-ltx-0"  # type: ignore[attr-defined]
+    # What it writes lies in the volume, which belongs to its user before it becomes one.
+    assert {entry[entry.index(option) + 1].split("/")[1] for option in ("--upload-dir", "--record-dir")} == {
+        "data"
+    }
+    assert re.search(r"^RUN install -d -o scope /data\nUSER scope\n(?:.*\n)*VOLUME /data$", dockerfile, re.M)
     for source in re.findall(r"^COPY (.*) \S+$", dockerfile, re.M):
         for name in source.split():
             assert (DEPLOY.parents[1] / name).exists(), name

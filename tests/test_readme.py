@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from scope_ltx.cli import main
 from scope_ltx.config import LTX2Config
 from scope_ltx.manifest import load_manifest
+from tests.fakes.live_app import live
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -69,6 +70,27 @@ def test_make_targets_exist() -> None:
         re.findall(r"^make ([a-z-]+)", README, re.MULTILINE)
     )
     assert {"demo", "test"} <= named <= targets
+
+
+async def test_every_request_of_the_table_is_answered(tmp_path: Path) -> None:
+    """By something else than 404, and than 405 for its method."""
+    table = README.partition("| request | answer |")[2].partition("```sh")[0]
+    async with live(uploads=tmp_path / "uploads", recordings=tmp_path / "recordings") as client:
+        asked = 0
+        for cell in re.findall(r"^\| (.+?) \|", table, re.M):
+            methods: list[str] = []
+            for word in re.findall(r"`([^`]+)`", cell):
+                method, _, path = word.partition(" ")
+                methods.append(method)
+                for one in methods if path else []:
+                    answer = await client.request(one, path.replace("{id}", "none"))
+                    # An address of nothing is told as such, and not as one that there is not.
+                    unknown = answer.status_code == 404 and answer.json()["detail"] == "Not Found"
+                    assert not unknown, (one, path)
+                    assert answer.status_code != 405, (one, path)
+                    asked += 1
+                methods = [] if path else methods
+    assert asked >= 20
 
 
 @pytest.mark.parametrize("document", ["README.md", "benchmarks/README.md", "CHANGELOG.md"])

@@ -181,6 +181,20 @@ async def test_the_catalog_tells_what_is_there_and_how_the_rest_is_got(tmp_path:
     assert answer["files"] == []
 
 
+async def test_a_listed_file_can_be_chosen_wherever_the_server_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "models" / "loras" / "own.safetensors"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    async with serving(app_of(models=Path("models"))) as client:
+        (listed,) = (await client.get("/api/loras")).json()["files"]
+        chosen = await client.patch("/api/parameters", json={"loras": [{"path": listed}]})
+    assert chosen.status_code == 200, chosen.text
+    assert chosen.json()["parameters"]["loras"][0]["path"] == str(own)
+
+
 @pytest.mark.parametrize(("method", "path"), [("PATCH", "/api/parameters"), ("POST", "/api/prompt")])
 async def test_bodies_that_are_no_json_are_refused(method: str, path: str) -> None:
     is_json = {"content-type": "application/json; charset=utf-8"}

@@ -62,6 +62,8 @@ def create_app(
     requests may name files there, below `media` and among the LoRAs. `base_path`: see `front_door`. Raises
     ValueError for an empty prompt.
     """
+    # What a list tells may be sent back from anywhere: no path in it depends on where the server was started.
+    models = models.resolve() if models else None
     metrics = ChunkMetrics()
     stream = LiveStream(start, config, prompt, clock, nonce, (metrics, ChunkLog()))
     viewers = Viewers(stream.broadcaster, max_viewers=max_viewers)
