@@ -263,6 +263,39 @@ def test_a_segment_that_fails_late_is_told_and_its_place_given_back() -> None:
     assert (loop.report.failures, handoff.poll() is not None) == (0, True)
 
 
+def test_a_segment_that_fails_while_it_is_waited_for_is_backed_off_from() -> None:
+    clock, handoff = FakeClock(), Handoff[Segment](3)
+    source = Slow(clock, 0.1)
+    loop = ChunkLoop(source, handoff, clock, lambda: 0.0)
+    assert loop.step()
+    source.finish(0)
+    assert loop.step()
+    waits = len(clock.waits)
+    thread = in_thread(loop.step)
+    thread.join(0.05)
+    assert (thread.is_alive(), len(source.begun)) == (True, 2)
+    source.begun[1][0].set_exception(ValueError("the decoder broke"))
+    thread.join(JOIN_S)
+    assert len(source.begun) == 3
+    assert BACKOFF_S[0] in clock.waits[waits:]
+
+
+def test_nothing_is_waited_for_when_the_next_segment_has_succeeded_meanwhile() -> None:
+    clock, handoff = FakeClock(), Handoff[Segment]()
+    source = Slow(clock, 1.4)
+    loop = ChunkLoop(source, handoff, clock, lambda: 0.0)
+    assert loop.step()
+    source.finish(0)
+    assert handoff.poll() is not None
+    assert loop.step()
+    assert loop.step()
+    source.begun[1][0].set_exception(ValueError("the decoder broke"))
+    source.finish(2)
+    assert handoff.poll() is not None
+    assert loop.step()
+    assert clock.waits == []
+
+
 class GaveUp(Exception):
     """A chunk abandoned on request."""
 

@@ -141,15 +141,16 @@ class ChunkLoop:
 
     def _ready(self) -> bool:
         """Wait until a segment may be begun, with a place for it reserved. False when stopped meanwhile."""
-        if self._must_back_off:
-            self._must_back_off = False
-            self._back_off()
         overlap = self._slack() == 0 and should_overlap(self._work_s, self._report.last_segment_s)
         if self._finishing is not None and not overlap:
             wait([self._finishing])
             self._finishing = None  # it would hold on to the segment
         if not self._handoff.reserve(beyond=int(overlap)):
             return False
+        # Only now: the segment that was waited for may have failed.
+        if self._must_back_off:
+            self._must_back_off = False
+            self._back_off()
         if self._wait_for_pace():
             return True
         self._handoff.release()
@@ -202,7 +203,9 @@ class ChunkLoop:
         return False
 
     def _back_off(self) -> None:
-        self._wait(BACKOFF_S[min(self._report.failures, len(BACKOFF_S)) - 1])
+        failures = self._report.failures
+        if failures:  # else another segment has succeeded meanwhile
+            self._wait(BACKOFF_S[min(failures, len(BACKOFF_S)) - 1])
 
     def _wait(self, seconds: float) -> None:
         self._clock.wait(self._wake, seconds)
