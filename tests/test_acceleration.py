@@ -99,6 +99,34 @@ def test_the_compiled_form_takes_over_at_the_chunk_after_it_is_ready() -> None:
     assert len(runner.forgotten) == 1, "what was captured of the eager form must not be replayed"
 
 
+def test_want_of_memory_for_the_copies_costs_no_chunk_and_is_tried_once_more() -> None:
+    background, room = WhenTold(), False
+    forms = CompiledForms(background, int, lambda call: call)
+
+    def rehearse() -> Callable[[Any], None]:
+        if not room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return lambda call: None
+
+    assert [forms.form("a shape", rehearse)[0] for _ in range(3)] == ["eager"] * 3
+    assert not background.waiting
+    room = True
+    assert [forms.form("a shape", rehearse)[0] for _ in range(3)] == ["eager"] * 3
+    background.work()
+    assert forms.form("a shape", rehearse)[0] == "compiled"
+
+
+def test_a_thread_that_cannot_be_started_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    background = BackgroundThread()
+    with pytest.raises(RuntimeError, match="can't start"):
+        background.start(lambda: None)
+    assert not background.busy
+
+
 @torch.inference_mode()
 def test_when_compiling_fails_the_stream_goes_on_as_it_is() -> None:
     parts = tiny_parts()

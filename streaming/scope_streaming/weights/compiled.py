@@ -98,11 +98,19 @@ class CompiledForms(Generic[Call]):
             progress.taken = True
             return "compiled", self._compiled
         due = not (progress.compiling or progress.ready) and progress.chunks >= CHUNKS_BEFORE
-        if due and progress.failed < ATTEMPTS:
-            progress.compiling = True
-            self._background.start(partial(self._compile, progress, rehearse()))
         progress.chunks += 1
+        if due and progress.failed < ATTEMPTS:
+            self._begin(progress, rehearse)
         return "eager", self._plain
+
+    def _begin(self, progress: Progress, rehearse: Callable[[], Callable[[Call], None]]) -> None:
+        progress.compiling = True
+        try:
+            self._background.start(partial(self._compile, progress, rehearse()))
+        except Exception:
+            # Want of memory for the copies, or of a thread, must not cost the chunk that only asked for a form.
+            self._give_up(progress)
+            progress.compiling = False
 
     @torch.inference_mode()
     def _compile(self, progress: Progress, rehearse: Callable[[Call], None]) -> None:
@@ -110,11 +118,14 @@ class CompiledForms(Generic[Call]):
             rehearse(self._compiled)
             progress.ready = True
         except Exception:
-            logger.exception("compiling has failed; what was to be compiled runs as it is")
-            progress.failed += 1
-            progress.chunks = 0
+            self._give_up(progress)
         finally:
             progress.compiling = False
+
+    def _give_up(self, progress: Progress) -> None:
+        logger.exception("compiling has failed; what was to be compiled runs as it is")
+        progress.failed += 1
+        progress.chunks = 0
 
 
 class BackgroundThread:
@@ -131,7 +142,11 @@ class BackgroundThread:
 
     def start(self, task: Callable[[], None]) -> None:
         self._count(1)
-        threading.Thread(target=self._run, args=(task,), name="compiler", daemon=True).start()
+        try:
+            threading.Thread(target=self._run, args=(task,), name="compiler", daemon=True).start()
+        except RuntimeError:  # no thread can be started
+            self._count(-1)
+            raise
 
     def _run(self, task: Callable[[], None]) -> None:
         try:
