@@ -68,7 +68,7 @@ class Transition:
 
     def __init__(self, end: Mix) -> None:
         self._start = self.end = end
-        self._chunks = self._done = 0
+        self._chunks = self._done = self._done_before = 0
 
     def turn(self, end: Mix, chunks: int) -> None:
         """Head for `end`, which the `chunks`-th chunk from now reaches and governs; 0 or 1: the next one.
@@ -78,12 +78,16 @@ class Transition:
         if chunks < 0:
             raise ValueError(f"a transition takes 0 or more chunks, got {chunks}")
         self._start, self.end = self._now(), end
-        self._chunks, self._done = max(1, chunks), 0
+        self._chunks, self._done, self._done_before = max(1, chunks), 0, 0
 
     def next(self) -> Mix:
         """What governs the next chunk."""
-        self._done = min(self._done + 1, self._chunks)
+        self._done_before, self._done = self._done, min(self._done + 1, self._chunks)
         return self._now()
+
+    def back(self) -> None:
+        """The chunk that `next` was asked for has failed: the following one is governed by the same."""
+        self._done = self._done_before
 
     def _now(self) -> Mix:
         return self.end if not self._chunks else between(self._start, self.end, self._done / self._chunks)

@@ -162,6 +162,7 @@ class Session:
         except BaseException:
             with self._lock:
                 self._begun -= 1
+                self._prompts_ahead.back()
             raise
         begun.taken.commit()
         self._finishing = _then(chunk, lambda made: self._placed(made, begun))

@@ -91,6 +91,22 @@ def test_a_turn_in_the_middle_starts_from_what_is_shown() -> None:
     assert way.next() == mix(green=1)
 
 
+def test_a_step_back_gives_the_same_again_wherever_the_way_is() -> None:
+    way = Transition(mix(red=1))
+    way.turn(mix(blue=1), 2)
+    for expected in (mix(red=0.5, blue=0.5), mix(blue=1), mix(blue=1)):
+        for _ in range(3):
+            assert way.next() == expected
+            way.back()
+        assert way.next() == expected
+    way.back()
+    way.turn(mix(green=1), 2)
+    assert way.next() == mix(blue=0.5, green=0.5)
+    way.turn(mix(red=1), 2)
+    way.back()
+    assert way.next() == mix(blue=0.25, green=0.25, red=0.5)
+
+
 def test_how_a_mix_is_told() -> None:
     assert described(mix(red=1)) == RED
     assert described(mix(red=0.75, blue=0.25)) == f"75% {RED} + 25% {BLUE}"

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from scope_ltx.config import LTX2Config
 from scope_ltx.errors import GenerationCancelled
 from scope_ltx.prompt_mix import MAX_PROMPT_CHARACTERS
-from scope_ltx.request import Chunk, ChunkRequest
+from scope_ltx.request import Chunk, ChunkRequest, WeightedPrompt
 from scope_ltx.session import Session, chunk_seed
 from tests.fakes.generator import TestCardGenerator, read_counter
 
@@ -147,6 +147,32 @@ def test_a_failed_chunk_leaves_no_gap() -> None:
     generator.broken = False
     segment = stream.next_segment()
     assert (segment.index, segment.times.start) == (0, 0)
+
+
+def test_chunks_that_fail_use_up_nothing_of_a_transition() -> None:
+    class Broken(TestCardGenerator):
+        broken = True
+
+        def submit(self, request: ChunkRequest) -> Future[Chunk]:
+            if self.broken:
+                raise OSError("no such file")
+            return super().submit(request)
+
+    generator = Broken()
+    stream = Session(generator, CONFIG, "a red ball")
+    stream.set_prompts([WeightedPrompt("a blue ball", 1.0)], 4)
+    for _ in range(5):
+        with pytest.raises(OSError, match="no such file"):
+            stream.next_segment()
+    generator.broken = False
+    for _ in range(4):
+        stream.next_segment()
+    assert [request.prompt for request in generator.requests] == [
+        "75% a red ball + 25% a blue ball",
+        "50% a red ball + 50% a blue ball",
+        "25% a red ball + 75% a blue ball",
+        "a blue ball",
+    ]
 
 
 class Unfinished(TestCardGenerator):
