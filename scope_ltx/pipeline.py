@@ -325,6 +325,8 @@ class Pipeline:
         """The blocks' addresses are about to change (None), or have changed."""
         if placement is None:
             self._decode.forget()
+            # A LoRA whose file has gone is taken out by the move, and prompts may have been encoded with it.
+            self._prompts.forget()
             self._denoiser.use(NoWalk())
         else:
             self._denoiser.use(placement.walk)

@@ -7,12 +7,13 @@ import os
 import random
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -34,8 +35,13 @@ from scope_ltx.models.adapters import Applied, LoraAdapter
 from scope_ltx.models.components import Components, load_components
 from scope_ltx.models.placement import Block, Placement, plan_both
 from scope_ltx.models.text import PromptEncoder, TextContext
+from scope_ltx.pipeline import Pipeline, load_pipeline
+from scope_ltx.request import ChunkRequest
 from scope_ltx.sampling.denoiser import Denoiser
+from scope_ltx.sampling.geometry import ChunkGeometry
+from scope_ltx.sampling.headroom import Demand, estimated_nbytes
 from scope_ltx.sampling.workspace import Pass
+from scope_streaming.clock import SystemClock
 from scope_streaming.weights.layout import block_tensors
 from tests.fakes.loras import draw_factors, layers_of, write_lora
 
@@ -360,6 +366,34 @@ def test_blocks_that_move_after_a_file_was_damaged_are_placed_without_it(
     path.write_bytes(files[1].read_bytes())
     model.use(unchecked(model, [path], (0.5,)))
     assert_same(model.weights(), merged)
+
+
+def test_a_prompt_is_encoded_anew_where_a_move_has_taken_its_lora_out(
+    small_model_dir: Path, files: list[Path], tmp_path: Path
+) -> None:
+    class Tight(Components):
+        """All blocks have a place beside the first request, and not beside a larger one."""
+
+        def plan(self, headroom_nbytes: int) -> Any:
+            first = estimated_nbytes(Demand.of(ChunkGeometry.of(small)))
+            return plans(self, None if headroom_nbytes <= first else STREAMED_MIB)
+
+    small = LTX2Config(height=64, width=64, num_frames=9, num_steps=2)
+    large = small.updated(height=128)
+    parts = parts_of(small_model_dir)
+    pipeline = Pipeline(
+        Tight(**{one.name: getattr(parts, one.name) for one in fields(parts)}), SystemClock(), small
+    )
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes(files[2].read_bytes())
+    with_lora = small.updated(loras=[{"path": str(path), "strength": 0.5}])
+    pipeline.generate(ChunkRequest(with_lora, "a red ball", seed=7))
+    path.write_bytes(path.read_bytes() + b"!")
+    made = pipeline.generate(ChunkRequest(large, "a red ball", seed=7))
+    assert pipeline.placement.plan.streamed
+    plain = load_pipeline(small_model_dir, "cpu").generate(ChunkRequest(large, "a red ball", seed=7))
+    assert np.array_equal(made.frames, plain.frames)
+    assert np.array_equal(made.samples, plain.samples)
 
 
 def test_a_file_is_opened_once_and_again_when_it_was_replaced(

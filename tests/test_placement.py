@@ -23,6 +23,8 @@ from scope_ltx.request import Chunk, ChunkRequest
 from scope_ltx.sampling.geometry import ChunkGeometry
 from scope_ltx.sampling.headroom import Demand, estimated_nbytes
 from scope_streaming.clock import SystemClock
+from scope_streaming.weights.host import HostMemory, PinningError
+from scope_streaming.weights.layout import block_tensors
 from scope_streaming.weights.plan import BudgetError, ResidencyPlan
 
 MIB = 2**20
@@ -184,6 +186,33 @@ def test_a_move_that_fails_is_undone_or_made_good_by_the_next_request(shrinking:
     assert memory.placement.plan == plan
     assert moves[-1] is memory.placement
     memory.close()
+
+
+def test_a_placement_that_fails_gives_everything_back_though_its_error_is_kept(small_model_dir: Path) -> None:
+    """What is locked counts against the limit that the way back meets."""
+    locked: set[int] = set()
+
+    def memory(most: int) -> HostMemory:
+        def register(address: int, nbytes: int) -> None:
+            if len(locked) == most:
+                raise RuntimeError("out of memory")
+            locked.add(address)
+
+        return HostMemory(register, locked.remove)
+
+    parts = load_components(ModelFiles.in_directory(small_model_dir), torch.device("cpu"))
+    transformer, text = ([block.nbytes for block in blocks] for blocks in parts.blocks)
+    plans = plan_both(transformer, text, int(MOST_STREAMED_MIB * MIB))
+    streamed = len(plans[0].streamed)
+    for most in (1, streamed - 1, streamed + 1):
+        with pytest.raises(PinningError) as kept:
+            Placement(*parts.blocks, parts.device, plans, memory(most))
+        assert "out of memory" in str(kept.value)
+        assert not locked
+        modules = [block.module for blocks in parts.blocks for block in blocks]
+        assert all(tensor.is_meta for module in modules for tensor in block_tensors(module).values())
+    Placement(*parts.blocks, parts.device, plans, memory(len(transformer) + len(text))).close()
+    assert not locked
 
 
 def test_a_pipeline_whose_blocks_have_no_place_never_runs_over_nothing(small_model_dir: Path) -> None:

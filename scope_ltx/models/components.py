@@ -34,6 +34,7 @@ from scope_ltx.models.transformer import open_transformer, transformer_blocks
 from scope_ltx.models.upsampler import load_upsampler
 from scope_ltx.models.video_vae import load_video_vae
 from scope_quant.capability import Fp8Path, Fp8Support, probe_fp8
+from scope_streaming.weights.backend import host_memory
 from scope_streaming.weights.plan import ResidencyPlan
 
 logger = logging.getLogger(__name__)
@@ -112,7 +113,8 @@ class Components:
             return self._placed(plans)
 
     def _placed(self, plans: tuple[ResidencyPlan, ResidencyPlan]) -> Placement:
-        return Placement(*self.blocks, self.device, plans, pageable=self.engine.pageable)
+        host = host_memory(self.device, pageable=self.engine.pageable)
+        return Placement(*self.blocks, self.device, plans, host)
 
     def _take_loras_out(self) -> None:
         layers = self.merger.loras.modules

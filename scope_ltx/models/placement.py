@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,8 +20,9 @@ from torch import Tensor, nn
 
 from scope_ltx.engine import GIB
 from scope_ltx.lora.merging import ReadTensor, tensor_names
-from scope_streaming.weights.backend import host_memory, slot_ring
+from scope_streaming.weights.backend import slot_ring
 from scope_streaming.weights.hooks import StreamedForward
+from scope_streaming.weights.host import HostMemory
 from scope_streaming.weights.layout import block_tensors, layout_of
 from scope_streaming.weights.plan import SLOTS, ResidencyPlan, plan_residency
 from scope_streaming.weights.streamer import BlockStreamer
@@ -64,27 +66,26 @@ class Placement:
         text: Sequence[Block],
         device: torch.device,
         plans: tuple[ResidencyPlan, ResidencyPlan],
-        *,
-        pageable: bool = False,
+        host: HostMemory,
     ) -> None:
-        """`plans` as `plan_both` makes them. Raises PinningError."""
+        """`plans` as `plan_both` makes them. `host` is closed with this. Raises PinningError; then, as after every
+        other error, all is given back as by `close`."""
         self.plan, self.text_plan = plans
         self._blocks = (transformer, text)
-        self._host = host_memory(device, pageable=pageable)
-        self._ring = slot_ring(self.plan, device)
-        with ThreadPoolExecutor(READERS, thread_name_prefix="weights-reader") as pool:
-            self.walk, self._text = (
-                BlockStreamer(
-                    [block.module for block in blocks],
-                    partial(_fill, pool, blocks),
-                    plan,
-                    self._ring,
-                    self._host,
-                    device,
-                    cyclic=cyclic,
-                )
-                for blocks, plan, cyclic in ((transformer, self.plan, True), (text, self.text_plan, False))
-            )
+        self._host = host
+        # Not left to the collector: whoever has the error has its frames too, and what they hold counts against
+        # the limits that the next attempt meets.
+        with ExitStack() as undo, ThreadPoolExecutor(READERS, thread_name_prefix="weights-reader") as pool:
+            undo.callback(host.close)
+            self._ring = slot_ring(self.plan, device)
+            if self._ring is not None:
+                undo.callback(self._ring.close)
+            streamer = partial(BlockStreamer, ring=self._ring, host=host, device=device)
+            modules = [[block.module for block in blocks] for blocks in self._blocks]
+            self.walk = streamer(modules[0], partial(_fill, pool, transformer), self.plan)
+            undo.callback(self.walk.close)
+            self._text = streamer(modules[1], partial(_fill, pool, text), self.text_plan, cyclic=False)
+            undo.pop_all()
         self._hooks = StreamedForward(self._text, [block.module for block in text])
         logger.info("%s", self)
 

@@ -101,7 +101,11 @@ class BlockStreamer:
         device: torch.device,
         cyclic: bool = True,
     ) -> None:
-        """`cyclic`: the walk is followed by another, so the last blocks prefetch the first again."""
+        """`cyclic`: the walk is followed by another, so the last blocks prefetch the first again.
+
+        Raises ValueError for a plan or ring of another size, PinningError, and what `fill` raises; the blocks are
+        on `meta` then, and what was locked for streamed ones is unlocked.
+        """
         if plan.streamed and (ring is None or ring.slots < plan.slots):
             raise ValueError(f"the plan streams through {plan.slots} slots: a ring with as many is needed")
         self._blocks = list(blocks)
@@ -118,7 +122,11 @@ class BlockStreamer:
         self._ahead = run_ahead(device)
         layouts = [layout_of(block_tensors(block)) for block in self._blocks]
         self._check(layouts)
-        self._load(layouts, fill)
+        try:
+            self._load(layouts, fill)
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def plan(self) -> ResidencyPlan:

@@ -26,7 +26,8 @@ class Streams(Generic[Stream]):
         self._spoiled: list[Stream] = []
 
     def lend(self, holder: object) -> Stream:
-        """One that nobody else has, for as long as `holder` lives."""
+        """One that is lent to nobody else, for as long as `holder` lives. PyTorch has 32 in a pool: after as many
+        were made, another part of the program may have the same one, and their work queues up."""
         try:
             stream = self._free.pop()
         except IndexError:
