@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 import psutil
+import pytest
 
 from tests.fakes.machine import Machine, observed_machine
 from tests.fakes.network_viewer import Seen, SenderClock
+from tests.fakes.sleepers import MOST_PROCESSORS
 
 ARRIVALS_S = [100.0, 100.04, 100.24, 100.28, 103.0, 103.04, 103.6]
 GAPS_MS = {200, 2720, 560}
@@ -42,3 +45,14 @@ async def test_what_held_up_a_process_that_sleeps_is_written_down() -> None:
     assert machine.excuses(stopped_s)
     assert machine.largest_delay_s > 0.1
     assert not sleeper.is_running()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="threads cannot be bound to processors here")
+async def test_every_processor_has_a_sleeper_of_its_own() -> None:
+    """A host takes them away one by one."""
+    before = set(psutil.Process().children())
+    async with observed_machine():
+        (sleeper,) = set(psutil.Process().children()) - before
+        bound = [os.sched_getaffinity(thread.id) for thread in sleeper.threads()]
+    for processor in sorted(os.sched_getaffinity(0))[:MOST_PROCESSORS]:
+        assert {processor} in bound

@@ -11,25 +11,11 @@ import sys
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
-BEAT_S = 0.02
 STALL_S = 0.150
 MACHINE_LATE_S = 0.05
-
-# From one reading of the clock to the next: a delay between two sleeps counts as well.
-_PROGRAM = (
-    "import signal, time\n"
-    "told = []\n"
-    "signal.signal(signal.SIGTERM, lambda *_: told.append(True))\n"
-    "now = time.monotonic()\n"
-    "print(flush=True)\n"
-    "while True:\n"
-    f"    asked = now + {BEAT_S}\n"
-    f"    time.sleep({BEAT_S})\n"
-    "    now = time.monotonic()\n"
-    "    if now - asked > 0.01: print(asked, now - asked, flush=True)\n"
-    "    if told: break\n"
-)
+SLEEPERS = Path(__file__).with_name("sleepers.py")
 
 
 @dataclass
@@ -58,7 +44,7 @@ class Machine:
 @asynccontextmanager
 async def observed_machine() -> AsyncIterator[Machine]:
     """The process that sleeps runs beside what is inside. Complete once that is left."""
-    child = await asyncio.create_subprocess_exec(sys.executable, "-c", _PROGRAM, stdout=asyncio.subprocess.PIPE)
+    child = await asyncio.create_subprocess_exec(sys.executable, str(SLEEPERS), stdout=asyncio.subprocess.PIPE)
     assert child.stdout is not None
     await child.stdout.readline()
     machine = Machine()
