@@ -45,8 +45,9 @@ def main() -> None:
     sleepers = [threading.Thread(target=sleep_on, args=(one, ready, told, saying)) for one in known]
     for sleeper in sleepers:
         sleeper.start()
-    ready.wait()
-    print(flush=True)  # noqa: T201 - it watches from now on
+    with saying:  # the first line is this one
+        ready.wait()
+        print(flush=True)  # noqa: T201 - it watches from now on
     signal.sigwait({signal.SIGTERM})
     told.set()
     for sleeper in sleepers:
