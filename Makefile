@@ -7,8 +7,10 @@ CONSTRAINTS ?= constraints/dev.txt
 TORCH ?= torch==2.13.0
 # A worker takes up to 2.5 GB.
 WORKERS ?= 2
+# Of pytest, for the tests that only compute.
+CHOICE ?=
 BIN := $(VENV)/bin
-SHARED = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
+SHARED = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(CHOICE) \
 	-m "not (network or browser or alone or slow)"
 READY := $(VENV)/.ready-$(notdir $(CONSTRAINTS))
 
@@ -26,7 +28,7 @@ test: test-fast
 # Without those that need a network or a browser.
 test-fast: $(READY)
 	$(SHARED)
-	$(BIN)/python -m pytest -m "alone and not (network or browser or slow)"
+	$(BIN)/python -m pytest $(CHOICE) -m "alone and not (network or browser or slow)"
 
 # A show of three minutes with a camera, prompts and viewers that come and go; half an hour of it with
 # SCOPE_LTX_SOAK_SECONDS=1800. docs/reliability.md has the result.

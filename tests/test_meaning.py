@@ -43,7 +43,8 @@ def maker(small_model_dir: Path) -> Iterator[Maker]:
 @pytest.fixture
 def bench(maker: Maker, tmp_path: Path) -> Iterator[Bench]:
     with Judging(0) as judging:
-        yield Bench(maker, judging, PublishedRun(maker, judging, 0, 0), modes=2, compared=0, scratch=tmp_path)
+        published, ends = PublishedRun(maker, judging, 0, 0), (0.0, 1.0)
+        yield Bench(maker, judging, published, modes=2, compared=0, scratch=tmp_path, strengths=ends)
 
 
 def figures(row: Row) -> dict[str, float | None]:

@@ -16,8 +16,8 @@ from scope_ltx.config import LTX2Config
 @dataclass(frozen=True)
 class Bench:
     """One evaluation. modes: cases of each mode. compared: prompts of the rows that compare two ways to run.
-    scratch: an empty directory for inputs and model files, removed afterwards. bf16_weights: unquantised training
-    weights."""
+    strengths: at which a reference is followed, rising from 0 to 1. scratch: an empty directory for inputs and
+    model files, removed afterwards. bf16_weights: unquantised training weights."""
 
     maker: Maker
     judging: Judging
@@ -26,6 +26,7 @@ class Bench:
     compared: int
     scratch: Path
     bf16_weights: Path | None = None
+    strengths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
 
     @property
     def size(self) -> LTX2Config:

@@ -22,8 +22,6 @@ from scope_ltx.catalog import load_catalog
 from training.world.detect import look
 from training.world.scene import Scene
 
-STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
-
 MakeReference = Callable[[Bench, Path, Case], dict[str, Any]]
 """Writes the reference of a case; returns the parameters that name it."""
 
@@ -104,13 +102,14 @@ def _guided(bench: Bench, name: str, lora: str, reference: MakeReference) -> Row
         for case in cases:
             truth = object_share(true_frames(case.scene, bench.size), len(case.scene.objects))
             parameters = {**reference(bench, folder, case), "loras": [{"path": lora}]}
-            for strength in STRENGTHS:
+            for strength in bench.strengths:
                 clip = bench.maker.clip(case.prompt, case.seed, control_strength=strength, **parameters)
                 yield case.scene, truth, clip, bench.fps
 
     marks = list(bench.judging.each(judge_guided, made()))
-    at = {strength: marks[place :: len(STRENGTHS)] for place, strength in enumerate(STRENGTHS)}
-    overlaps = [mean_figure(f"overlap at {one:g}", [mark.overlap for mark in at[one]]) for one in STRENGTHS]
+    strengths = bench.strengths
+    at = {strength: marks[place :: len(strengths)] for place, strength in enumerate(strengths)}
+    overlaps = [mean_figure(f"overlap at {one:g}", [mark.overlap for mark in at[one]]) for one in strengths]
     right, of = (sum(mark.colours[place] for mark in at[1.0]) for place in (0, 1))
     return Row(
         name,
@@ -121,7 +120,7 @@ def _guided(bench: Bench, name: str, lora: str, reference: MakeReference) -> Row
             mean_figure("distance of middles at 1", [mark.distance for mark in at[1.0]], unit="frames"),
             Figure("colour at 1", right / of if of else None, of, "objects", bar=Bar(least=0.97)),
         ),
-        {"overlaps": [[round(mark.overlap, 3) for mark in at[one]] for one in STRENGTHS]},
+        {"overlaps": [[round(mark.overlap, 3) for mark in at[one]] for one in strengths]},
     )
 
 
