@@ -21,9 +21,19 @@ def small_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return ensure_small_model(tmp_path_factory.mktemp("models"))
 
 
+@pytest.fixture(scope="session")
+def used_mdns() -> list[threading.local]:
+    """Kept to the end: a test that ends while a browser is connecting may leave a socket in one, which the
+    collector would report in the middle of another test."""
+    return []
+
+
 @pytest.fixture(autouse=True)
-def own_mdns(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_mdns(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, used_mdns: list[threading.local]
+) -> None:
     """aioice keeps one mDNS socket and lock for a thread, and so for the event loop that first had to wait for the
     lock; test modules have loops of their own. A browser names itself by mDNS."""
     if request.node.get_closest_marker("browser") is not None:
-        monkeypatch.setattr("aioice.ice._mdns", threading.local())
+        used_mdns.append(threading.local())
+        monkeypatch.setattr("aioice.ice._mdns", used_mdns[-1])

@@ -17,6 +17,7 @@ from scope_ltx.hosts.scope.worker import worker_thread
 from scope_ltx.request import Chunk, ChunkRequest, Generator
 from scope_streaming.clock import SystemClock
 from scope_streaming.media.timeline import exact_frame_rate
+from tests.fakes.network_viewer import frozen_garbage
 from tests.fakes.scope_api import host_api
 from tests.fakes.scope_host import FakeScopeHost
 from tests.fakes.scope_time import (
@@ -99,7 +100,8 @@ def play(generator: Generator, models: Path, **load: object) -> Played:
 
 @pytest.mark.parametrize("speed", [4.0, 1.1, 0.8])
 def test_real_time(speed: float, tmp_path: Path) -> None:
-    played = play(PacedGenerator(speed), tmp_path, height=192, width=160, num_frames=49)
+    with frozen_garbage():
+        played = play(PacedGenerator(speed), tmp_path, height=192, width=160, num_frames=49)
     logging.getLogger(__name__).warning("%s", played)
     wire = played.session.wire
     shown = [number_of(picture) for _, _, picture in wire.shown]

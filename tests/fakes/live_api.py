@@ -94,7 +94,8 @@ class LiveApi:
             headers = {"Retry-After": str(self.retry_after_s)}
             problem = {"title": "Loading", "detail": "The model is still loading."}
             return JSONResponse(problem, 409, headers, media_type="application/problem+json")
-        pc = RTCPeerConnection()
+        pc, key = RTCPeerConnection(), str(next(self._keys))
+        self.sessions[key] = pc  # at once: what the end of a test cuts off is closed, too
         tracks: tuple[MediaStreamTrack, ...] = (ColourTrack(), ChordTrack())
         for track in tracks:
             pc.addTrack(track)
@@ -103,8 +104,6 @@ class LiveApi:
         video.setCodecPreferences([c for c in codecs if c.mimeType == self.codec])
         await pc.setRemoteDescription(RTCSessionDescription((await request.body()).decode(), "offer"))
         await pc.setLocalDescription(await pc.createAnswer())
-        key = str(next(self._keys))
-        self.sessions[key] = pc
         headers = {"Location": f"/whep/{key}"}
         return Response(pc.localDescription.sdp, 201, headers, media_type="application/sdp")
 
