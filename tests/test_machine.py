@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 
 import psutil
 import pytest
@@ -31,6 +32,7 @@ def test_on_a_machine_in_time_every_gap_is_the_servers() -> None:
 def test_a_gap_beside_a_delay_is_the_machines_and_no_other_is() -> None:
     assert blamed_ms(Machine([(100.1, 0.2)])) == GAPS_MS - {200}
     assert blamed_ms(Machine([(102.7, 0.05)])) == GAPS_MS - {2720, 560}
+    assert blamed_ms(Machine([(100.1, 0.02), (100.2, 0.02), (100.3, 0.015)])) == GAPS_MS - {200}
     assert blamed_ms(Machine([(90.0, 5.0)])) == GAPS_MS
 
 
@@ -56,3 +58,13 @@ async def test_every_processor_has_a_sleeper_of_its_own() -> None:
         bound = [os.sched_getaffinity(thread.id) for thread in sleeper.threads()]
     for processor in sorted(os.sched_getaffinity(0))[:MOST_PROCESSORS]:
         assert {processor} in bound
+
+
+async def test_what_held_up_the_loop_that_looks_is_written_down() -> None:
+    async with observed_machine() as machine:
+        await asyncio.sleep(0.05)
+        held_s = asyncio.get_running_loop().time()
+        time.sleep(0.2)  # noqa: ASYNC251 - it is what the test is about
+        await asyncio.sleep(0.05)
+    assert machine.excuses(held_s)
+    assert machine.largest_delay_s > 0.1

@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.fakes.sleepers import BEAT_S, LATE_S
+
 STALL_S = 0.150
 MACHINE_LATE_S = 0.05
 SLEEPERS = Path(__file__).with_name("sleepers.py")
@@ -30,8 +32,9 @@ class Machine:
         return max((late for _, late in self.delays_s), default=0.0)
 
     def late_at(self, at_s: float, within_s: float = 1.0) -> float:
-        """The longest delay around then."""
-        return max((late for when, late in self.delays_s if abs(when - at_s) <= within_s), default=0.0)
+        """All delays around then, together: a processor that is taken away in slices delays each wake-up a little.
+        Beside a gap of 140 ms were 23, 16 and 11 ms, on a machine that is otherwise in time for minutes."""
+        return sum(late for when, late in self.delays_s if abs(when - at_s) <= within_s)
 
     def excuses(self, at_s: float) -> bool:
         return self.late_at(at_s) >= MACHINE_LATE_S
@@ -43,15 +46,18 @@ class Machine:
 
 @asynccontextmanager
 async def observed_machine() -> AsyncIterator[Machine]:
-    """The process that sleeps runs beside what is inside. Complete once that is left."""
+    """The process that sleeps runs beside what is inside, and so does a task of this loop: where the loop that
+    looks is held up, what it sees comes late to it alone. Complete once that is left."""
     child = await asyncio.create_subprocess_exec(sys.executable, str(SLEEPERS), stdout=asyncio.subprocess.PIPE)
     assert child.stdout is not None
     await child.stdout.readline()
     machine = Machine()
     reading = asyncio.create_task(_read(child.stdout, machine))
+    beating = asyncio.create_task(_beat(machine))
     try:
         yield machine
     finally:
+        beating.cancel()
         # Not killed: it finishes the sleep that it is in, and so writes down a delay that is not over yet.
         child.terminate()
         await child.wait()
@@ -62,3 +68,15 @@ async def _read(lines: asyncio.StreamReader, machine: Machine) -> None:
     while (line := await lines.readline()).endswith(b"\n"):
         asked_s, late_s = map(float, line.split())
         machine.delays_s.append((asked_s, late_s))
+
+
+async def _beat(machine: Machine) -> None:
+    """As `sleepers.sleep_on`, for this loop."""
+    loop = asyncio.get_running_loop()
+    now_s = loop.time()
+    while True:
+        asked_s = now_s + BEAT_S
+        await asyncio.sleep(BEAT_S)
+        now_s = loop.time()
+        if now_s - asked_s > LATE_S:
+            machine.delays_s.append((asked_s, now_s - asked_s))

@@ -109,7 +109,7 @@ class Soak:
                 f"{len(self.stalls_s())}, {len(self.own_stalls_s())}",
             ),
             ("stalls the server counted", f"{self.server_stalls}, {self.server_stall_s:.2f} s"),
-            ("the machine's longest wake-up delay", f"{1000 * self.machine.largest_delay_s:.0f} ms"),
+            ("longest wake-up delay, machine or viewer", f"{1000 * self.machine.largest_delay_s:.0f} ms"),
             ("resident memory, last third against middle third", f"{100 * self.memory_growth():+.2f} %"),
             (
                 "resident memory, before and after",
