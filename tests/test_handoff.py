@@ -218,8 +218,8 @@ class Slow:
         future.set_result(segment)
 
 
-def test_near_real_time_a_segment_is_begun_while_the_last_one_is_finished() -> None:
-    clock, handoff = FakeClock(), Handoff[Segment]()
+def overlapping(clock: FakeClock, handoff: Handoff[Segment]) -> tuple[Slow, ChunkLoop]:
+    """Near real time: segment 0 is done and taken, 1 and 2 are begun."""
     source = Slow(clock, 1.4)
     loop = ChunkLoop(source, handoff, clock, lambda: 0.0)
     assert loop.step()
@@ -228,6 +228,12 @@ def test_near_real_time_a_segment_is_begun_while_the_last_one_is_finished() -> N
     # Both steps end although nothing is finished: the second would wait for ever if it did not overlap.
     assert loop.step()
     assert loop.step()
+    return source, loop
+
+
+def test_near_real_time_a_segment_is_begun_while_the_last_one_is_finished() -> None:
+    handoff = Handoff[Segment]()
+    source, loop = overlapping(FakeClock(), handoff)
     assert loop.report.segments == 1
     source.finish(1)
     source.finish(2)
@@ -282,13 +288,7 @@ def test_a_segment_that_fails_while_it_is_waited_for_is_backed_off_from() -> Non
 
 def test_nothing_is_waited_for_when_the_next_segment_has_succeeded_meanwhile() -> None:
     clock, handoff = FakeClock(), Handoff[Segment]()
-    source = Slow(clock, 1.4)
-    loop = ChunkLoop(source, handoff, clock, lambda: 0.0)
-    assert loop.step()
-    source.finish(0)
-    assert handoff.poll() is not None
-    assert loop.step()
-    assert loop.step()
+    source, loop = overlapping(clock, handoff)
     source.begun[1][0].set_exception(ValueError("the decoder broke"))
     source.finish(2)
     assert handoff.poll() is not None

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scope_ltx.hosts.live.http.problems import ProblemError
-from scope_ltx.hosts.live.recording.files import RecordingFiles
+from scope_ltx.hosts.live.recording.files import RecordingFiles, open_exclusive
 from scope_ltx.hosts.live.recording.recorder import Recorder, RecordingState
 from scope_ltx.hosts.live.stream.live_stream import LiveStream
 from scope_streaming.clock import SystemClock
@@ -253,7 +253,7 @@ async def test_a_disk_that_is_stuck_disturbs_no_later_recording(tmp_path: Path, 
 
     def first_stuck(path: Path) -> BinaryIO:
         if stuck:
-            return path.open("x+b", buffering=0)
+            return open_exclusive(path)
         stuck.append(StuckDisk(path, fails=fails))
         return stuck[0]
 

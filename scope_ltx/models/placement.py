@@ -85,8 +85,9 @@ class Placement:
             self.walk = streamer(modules[0], partial(_fill, pool, transformer), self.plan)
             undo.callback(self.walk.close)
             self._text = streamer(modules[1], partial(_fill, pool, text), self.text_plan, cyclic=False)
-            undo.pop_all()
-        self._hooks = StreamedForward(self._text, [block.module for block in text])
+            undo.callback(self._text.close)
+            undo.callback(StreamedForward(self._text, modules[1]).close)
+            self._parts = undo.pop_all()
         logger.info("%s", self)
 
     @property
@@ -121,12 +122,7 @@ class Placement:
         )
 
     def close(self) -> None:
-        self._hooks.close()
-        self._text.close()
-        self.walk.close()
-        if self._ring is not None:
-            self._ring.close()
-        self._host.close()
+        self._parts.close()
 
 
 def plan_both(
