@@ -119,23 +119,23 @@ class StepWorkspace:
         """`video` and `audio` are latents (1, T, C), `bias` (T, T) for video's self-attention: only shapes are
         taken from any argument but `model`."""
         self._model = model
-        self._latents = (torch.empty_like(video), torch.empty_like(audio))
+        self._latents = (_place_for(video), _place_for(audio))
         self._step = torch.zeros(1, dtype=torch.int64, device=video.device)
         self._kinds = [one.kind for one in passes]
         self._contexts = [
-            (torch.empty_like(one.context.video), torch.empty_like(one.context.audio)) for one in passes
+            (_place_for(one.context.video), _place_for(one.context.audio)) for one in passes
         ]
-        self._rotary = {name: (torch.empty_like(c), torch.empty_like(s)) for name, (c, s) in rotary.items()}
+        self._rotary = {name: (_place_for(c), _place_for(s)) for name, (c, s) in rotary.items()}
         self._tables = {name: _empty_table(table) for name, table in modulation.blocks.items()}
         self._heads = [_empty_table(table) for table in modulation.heads]
-        self._rows = {name: torch.empty_like(table.row(self._step)) for name, table in modulation.blocks.items()}
+        self._rows = {name: _place_for(table.row(self._step)) for name, table in modulation.blocks.items()}
         self._shared: BlockArguments = {**self._rotary, **self._rows}
         if bias is not None:
             self._shared[ATTENTION_BIAS] = bias.new_empty(bias.shape[0], _up_to(bias.shape[1], BIAS_ALIGNMENT))
         self._arguments = [self._arguments_of(kind, self._shared) for kind in self._kinds]
-        parts = [(video, audio[:, : kind.audio_tokens]) for kind in self._kinds]
+        parts = [(self._latents[0], self._latents[1][:, : kind.audio_tokens]) for kind in self._kinds]
         self._states = [self._project_in(*part) for part in parts]
-        self._velocities = [Velocity(torch.empty_like(part[0]), torch.empty_like(part[1])) for part in parts]
+        self._velocities = [Velocity(_place_for(part[0]), _place_for(part[1])) for part in parts]
 
     def load(
         self,
@@ -248,6 +248,12 @@ def capacity(table: ModulationTable) -> tuple[int, int]:
     """Rows that a workspace has for a table: steps and levels."""
     steps, levels = table.values.shape[:2]
     return _up_to(steps, STEP_ROWS), levels if table.level_of_token is None else _up_to(levels, LEVEL_ROWS)
+
+
+def _place_for(tensor: Tensor) -> Tensor:
+    """In order of its dimensions, whatever strides the first chunk of a shape comes with: latents from the upsampler
+    are transposed, and matrix products of transposed inputs round otherwise on a CUDA device."""
+    return torch.empty_like(tensor, memory_format=torch.contiguous_format)
 
 
 def _up_to(count: int, multiple: int) -> int:
