@@ -47,7 +47,7 @@ def test_five_loads_and_unloads_leave_the_devices_memory(small_model_dir: Path, 
     weights = SharedWeights(clock, loading.device_nbytes, loading.empty_caches, kept_s=0.0)
     parts = Parts(clock, worker_thread, weights, loading.find_model, loading.identity_of, loading.load_generator)
     cls = build_pipeline_class(host_api(tmp_path), parts)
-    threads = set(threading.enumerate())
+    threads = set(threading.enumerate())  # tests before may have left some that are ending
     seen = []
     gc.collect()
     gc.disable()
@@ -61,7 +61,7 @@ def test_five_loads_and_unloads_leave_the_devices_memory(small_model_dir: Path, 
             instance = weakref.ref(pipeline)
             del pipeline, made
             assert instance() is None
-            assert set(threading.enumerate()) == threads
+            assert set(threading.enumerate()) <= threads
             assert loaded > 10 * 2**20
             seen.append(held())
     finally:

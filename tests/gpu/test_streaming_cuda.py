@@ -16,7 +16,7 @@ from scope_ltx.sampling.denoiser import Denoiser, Prepared
 from scope_ltx.sampling.workspace import CallBlock, Pass, call_block
 from scope_streaming.weights.backend import slot_ring
 from scope_streaming.weights.graphs import BlockRunner, EagerRunner, GraphRunner
-from scope_streaming.weights.host import cuda_memory
+from scope_streaming.weights.host import PinningError, cuda_memory
 from scope_streaming.weights.layout import block_tensors, layout_of
 from scope_streaming.weights.plan import plan_residency
 from scope_streaming.weights.streamer import BlockStreamer
@@ -184,3 +184,13 @@ def test_what_cannot_be_captured_is_launched_and_the_rest_still_replays() -> Non
     assert runner.replays("adds")
     torch.cuda.synchronize()
     assert float(total) == 6
+
+
+def test_memory_that_cannot_be_locked_is_no_error_of_the_next_kernel() -> None:
+    memory = cuda_memory()
+    buffer = memory.allocate(2**20)
+    memory.lock(buffer)
+    with pytest.raises(PinningError, match="712"):  # the driver has it already
+        memory.lock(buffer)
+    assert torch.ones(4, device=CUDA).sum().item() == 4.0
+    memory.close()

@@ -101,9 +101,17 @@ def cuda_memory() -> HostMemory:
 
     def check(code: Any) -> None:
         if int(code) != 0:
+            _forget_last_error()
             raise RuntimeError(f"the CUDA runtime answered {code} ({int(code)})")
 
     return HostMemory(
         lambda address, nbytes: check(runtime.cudaHostRegister(address, nbytes, 0)),
         lambda address: check(runtime.cudaHostUnregister(address)),
     )
+
+
+def _forget_last_error() -> None:
+    """The runtime keeps a thread's last error until somebody asks, and PyTorch asks after a kernel's launch: the next
+    one, in a chunk that has nothing to do with it, would fail in its place."""
+    with suppress(RuntimeError):
+        torch.empty(1, device="cuda").fill_(1.0)
