@@ -45,13 +45,18 @@ class Tail:
 @dataclass(frozen=True, eq=False)
 class ChunkInputs:
     """pins: at most one for each frame, frame 0 not beside a tail. reference: (F, H, W, 3), as many frames as the
-    chunk. voice: (2, N) at 16 kHz. At most one of driving and voice."""
+    chunk. voice: (2, N) at 16 kHz. At most one of driving and voice.
+
+    live_reference: the reference is what a camera sends, which may be nothing yet or any more. LoRAs that look at
+    one then rest without it, and without them it is not looked at, with a note either way; else both are refused.
+    """
 
     pins: tuple[PinnedImage, ...] = ()
     reference: Pixels | None = None
     driving: DrivingSound | None = None
     voice: Samples | None = None
     tail: Tail | None = None
+    live_reference: bool = False
 
 
 NO_INPUTS = ChunkInputs()

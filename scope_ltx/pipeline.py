@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -181,7 +181,10 @@ class Pipeline:
 
     def _prepare(self, request: ChunkRequest) -> Prepared:
         config, inputs = request.config, request.inputs
-        selection = self._loras.select(config, reference=inputs.reference is not None)
+        given = inputs.reference is not None
+        selection = self._loras.select(config, reference=given, live=inputs.live_reference)
+        if given and not selection.looks:
+            request = replace(request, inputs=replace(inputs, reference=None))
         upsampler = self._components.upsampler
         if upsampler is not None and not config.two_stage:
             upsampler.rest()

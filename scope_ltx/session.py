@@ -66,13 +66,16 @@ class Session:
         prompt: str,
         nonce: str = "",
         clock: Clock | None = None,
+        *,
+        live_input: bool = False,
     ) -> None:
-        """`clock` times live input; None: the system's."""
+        """`clock` times live input; None: the system's. `live_input`: pictures may be pushed at any time, so that
+        a LoRA that looks at them is no error while there are none (`ChunkInputs`)."""
         self._generator = generator
         self._config = config
         self._prompts_ahead = Transition(checked_mix([WeightedPrompt(prompt)]))
         self._nonce = nonce
-        self._sources = ChunkSources(clock or SystemClock())
+        self._sources = ChunkSources(clock or SystemClock(), live_input=live_input)
         self._lock = threading.Lock()
         self._index = 0
         self._begun = 0

@@ -82,8 +82,10 @@ class _Slot:
 class ChunkSources:
     """Makes the inputs of one chunk after another."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, live_input: bool = False) -> None:
+        """`live_input`: frames may be pushed at any time. Without it that is known from the first one on."""
         self._clock = clock
+        self._live_input = live_input
         self._reference, self._track = _Slot(), _Slot()
         self._reference_at = Fraction(0)
         self._images: OrderedDict[Hashable, Pixels] = OrderedDict()
@@ -101,6 +103,7 @@ class ChunkSources:
     def push_frame(self, frame: Pixels, at_s: float | None = None) -> None:
         """A reference frame, uint8 RGB (H, W, 3), from any thread. While frames come, or did up to 5 s ago, they
         are the reference video, whatever the configuration names. Raises ValueError as LiveReference."""
+        self._live_input = True
         if self._live_frames is None:
             # Whether it is still held is decided here, once; a second later it would be an error.
             self._live_frames = LiveReference(self._clock, LIVE_WINDOW_S, LIVE_HOLD_S + 1.0, LIVE_NBYTES)
@@ -128,7 +131,8 @@ class ChunkSources:
         """
         pins, pin_notes = self._pins(config, beside_tail=kept is not None)
         notes = (*pin_notes, *self._silence_notes(config))
-        reference = self._reference_frames(config, cut)
+        source = self._reference_source(config)
+        reference = None if source is None else self._reference_frames(source, config, cut)
         driving, stretch = self._driving(config, cut)
         voice = self._voice_of(config)
         inputs = ChunkInputs(
@@ -137,6 +141,7 @@ class ChunkSources:
             driving,
             None if voice is None else voice.samples,
             None if kept is None else kept.tail,
+            live_reference=self._live_input and (source is None or source is self._live_frames),
         )
 
         def commit() -> None:
@@ -176,10 +181,7 @@ class ChunkSources:
         self._images.move_to_end(key)
         return self._images[key]
 
-    def _reference_frames(self, config: LTX2Config, cut: Cut) -> Pixels | None:
-        source = self._reference_source(config)
-        if source is None:
-            return None
+    def _reference_frames(self, source: ReferenceSource, config: LTX2Config, cut: Cut) -> Pixels:
         # A chunk that repeats frames looks at what the reference showed with them.
         start = max(Fraction(0), self._reference_at - Fraction(cut.overlap_samples, SAMPLE_RATE))
         times = FrameTimes(start, config.num_frames, cut.rate)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 
@@ -24,19 +25,23 @@ from scope_streaming.clock import Clock, SystemClock
 
 logger = logging.getLogger(__name__)
 
+GivenLora: TypeAlias = tuple[FoundLora, LoraChoice]
+
 
 @dataclass(frozen=True)
 class Selection:
     """LoRAs that fit a request; `refining` are those of the second of two stages.
 
     A reference video is `downscale` times smaller than the output and has every `temporal_scale`-th frame.
-    `listed`: what the catalog knows of the active ones. `notes` are for the user.
+    `looks`: there is one, and it is looked at. `listed`: what the catalog knows of the active ones. `notes` are for
+    the user.
     """
 
     loras: LoraSet
     refining: LoraSet
     downscale: int
     temporal_scale: int
+    looks: bool
     notes: tuple[str, ...]
     listed: tuple[Lora, ...] = ()
 
@@ -67,18 +72,15 @@ class LoraAdapter:
         self._library = LoraLibrary(components.directory, shapes, load_catalog())
         self._uncertain: frozenset[str] = frozenset()
 
-    def select(self, config: LTX2Config, *, reference: bool) -> Selection:
-        """The LoRAs of a request; `reference` is whether it comes with reference frames. In the audio mode id_lora
-        the catalog's ID-LoRA is added unless one is chosen. Opens files, touches no weight.
+    def select(self, config: LTX2Config, *, reference: bool, live: bool = False) -> Selection:
+        """The LoRAs of a request; `reference` is whether it comes with reference frames, `live` whether a camera
+        sends them (`ChunkInputs.live_reference`). In the audio mode id_lora the catalog's ID-LoRA is added unless
+        one is chosen. Opens files, touches no weight.
 
         Raises LoraError for a file that is not there or cannot be used, UnsupportedError for LoRAs that do not
         fit the request, its size and length, or each other.
         """
-        given = [(self._library.find(choice.path), choice) for choice in config.loras]
-        audio = _audio_of(config)
-        if audio == "identity" and not any(found.file.facts.kind == "identity" for found, _ in given):
-            found = self._library.identity()
-            given.append((found, LoraChoice(path=str(found.file.path))))
+        given, resting = self._given(config, awaits_reference=live and not reference)
         stacked = sum(one.strength != 0 and found.file.facts.kind != "distillation" for found, one in given) > 1
         chosen = [(found, _strength(found, one.strength, stacked)) for found, one in given]
         second = [
@@ -93,27 +95,44 @@ class LoraAdapter:
             raise UnsupportedError(f"loras: {error}") from error
         used = (loras, refining) if config.two_stage else (loras,)
         facts = tuple(dict.fromkeys(fact for one in used for fact in one.facts))
+        in_context = [one for one in facts if one.kind == "in_context"]
+        looks = reference and (bool(in_context) or not live)
         mode = Mode(
             self._components.base or "distilled",
             config.width,
             config.height,
-            reference_video=reference,
-            audio=audio,
+            reference_video=looks,
+            audio=_audio_of(config),
             stages=2 if config.two_stage else 1,
         )
         require_compatible(facts, mode)
         active = [(found, strength) for found, strength in chosen if strength]
         _require_length([found.listed for found, _ in active if found.listed], config.num_frames)
-        in_context = [one for one in facts if one.kind == "in_context"]
         return Selection(
             loras,
             refining,
             # Compatible ones agree, but for those that do not scale.
             downscale=max((one.downscale for one in in_context), default=1),
             temporal_scale=max((one.temporal_scale for one in in_context), default=1),
-            notes=(*self._base_notes(facts), *_stage_notes(mode, refining), *_notes(active, stacked)),
+            looks=looks,
+            notes=(
+                *self._base_notes(facts),
+                *_stage_notes(mode, refining),
+                *_camera_notes(resting, unseen=reference and not looks),
+                *_notes(active, stacked),
+            ),
             listed=tuple(found.listed for found, _ in active if found.listed),
         )
+
+    def _given(self, config: LTX2Config, *, awaits_reference: bool) -> tuple[list[GivenLora], list[GivenLora]]:
+        """The LoRAs of a request, and apart from them those that rest until their reference comes."""
+        given = [(self._library.find(choice.path), choice) for choice in config.loras]
+        resting = [one for one in given if awaits_reference and one[0].file.facts.kind == "in_context"]
+        given = [one for one in given if one not in resting]
+        if _audio_of(config) == "identity" and not any(one.file.facts.kind == "identity" for one, _ in given):
+            found = self._library.identity()
+            given.append((found, LoraChoice(path=str(found.file.path))))
+        return given, resting
 
     def apply(self, loras: LoraSet, placement: Placement) -> Applied:
         """Make the weights those of `loras`, from the pristine ones: only layers that differ are merged. Between
@@ -186,6 +205,21 @@ def _stage_notes(mode: Mode, refining: LoraSet) -> tuple[str, ...]:
         "The second stage's three steps are made for a distilled model, and this is the dev checkpoint: add "
         "distilled-lora, with strength 0 and a stage_two_strength of 1 to have it there alone.",
     )
+
+
+def _camera_notes(resting: Sequence[GivenLora], *, unseen: bool) -> list[str]:
+    notes = [
+        f"{found.file.facts.name} rests: it looks at a reference video, and there is none. Start a camera, set "
+        "reference_video, or take it out."
+        for found, choice in resting
+        if choice.strength != 0
+    ]
+    if unseen:
+        notes.append(
+            "The camera is not looked at: that needs an in-context LoRA, and none is loaded. Add one "
+            "(`scope-ltx loras` lists them)."
+        )
+    return notes
 
 
 def _require_length(loras: Sequence[Lora], num_frames: int) -> None:

@@ -74,7 +74,7 @@ class Generation:
         release: Callable[[], None],
     ) -> None:
         """`release` is called once, when nothing of this is being made any more."""
-        self.session = session = Session(generator, config, mix[0].text, nonce, clock)
+        self.session = session = Session(generator, config, mix[0].text, nonce, clock, live_input=True)
         session.set_prompts(mix)
         self._handoff: Handoff[Segment] = Handoff()
         self._release = release

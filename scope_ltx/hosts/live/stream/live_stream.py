@@ -47,7 +47,7 @@ class LiveStream:
     ) -> None:
         self._observers = tuple(observers)
         self._generator = LoadingGenerator(start)
-        self.session = Session(self._generator, config, prompt, nonce)
+        self.session = Session(self._generator, config, prompt, nonce, live_input=True)
         self._clock = clock
         self._live_margin = LiveMargin()
         self._handoff: Handoff[Segment] = Handoff()
