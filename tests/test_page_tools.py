@@ -26,6 +26,15 @@ pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
 
 TOKEN = "a-token-for-the-page"
 
+# What a browser does that lets no page be heard before it was clicked; a headless one lets every page.
+NEEDS_CLICK = """
+const play = HTMLMediaElement.prototype.play;
+HTMLMediaElement.prototype.play = function () {
+  return this.muted ? play.call(this) : (this.pause(), Promise.reject(new DOMException("no click", "NotAllowedError")));
+};
+"""
+SHOWN = "[...document.querySelectorAll('body [id]')].filter((one) => one.checkVisibility()).map((one) => one.id)"
+
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
@@ -196,6 +205,21 @@ async def test_an_image_is_uploaded_used_and_removed(
     await expect(toast).to_be_visible(timeout=LIVE_MS)
     await toast.get_by_role("button", name="Dismiss").press("Enter")
     await expect(toast).to_have_count(0)
+
+
+@pytest.mark.parametrize("free", [True, False], ids=["sound allowed", "sound needs a click"])
+async def test_the_picture_alone_for_a_browser_source(visit: Visit, free: bool) -> None:
+    """Streaming programs let a page be heard without a click; a browser shows it muted rather than not at all."""
+    page = visit.page
+    await page.set_viewport_size({"width": 640, "height": 360})
+    if not free:
+        await page.add_init_script(NEEDS_CLICK)
+    await page.goto(visit.url.replace("#", "?view=picture#"))
+    await page.wait_for_function("document.getElementById('video').currentTime > 0.5", timeout=LIVE_MS)
+    assert await page.evaluate("document.getElementById('video').muted") is not free
+    box = await page.locator("#video").bounding_box()
+    assert box == {"x": 0, "y": 0, "width": 640, "height": 360}
+    assert await page.evaluate(SHOWN) == ["stage", "video"]
 
 
 async def test_a_host_with_a_token_asks_for_it_once(visit: Visit) -> None:

@@ -122,9 +122,7 @@ class StepWorkspace:
         self._latents = (_place_for(video), _place_for(audio))
         self._step = torch.zeros(1, dtype=torch.int64, device=video.device)
         self._kinds = [one.kind for one in passes]
-        self._contexts = [
-            (_place_for(one.context.video), _place_for(one.context.audio)) for one in passes
-        ]
+        self._contexts = [(_place_for(one.context.video), _place_for(one.context.audio)) for one in passes]
         self._rotary = {name: (_place_for(c), _place_for(s)) for name, (c, s) in rotary.items()}
         self._tables = {name: _empty_table(table) for name, table in modulation.blocks.items()}
         self._heads = [_empty_table(table) for table in modulation.heads]
@@ -251,8 +249,8 @@ def capacity(table: ModulationTable) -> tuple[int, int]:
 
 
 def _place_for(tensor: Tensor) -> Tensor:
-    """In order of its dimensions, whatever strides the first chunk of a shape comes with: latents from the upsampler
-    are transposed, and matrix products of transposed inputs round otherwise on a CUDA device."""
+    """In order of its dimensions, whatever strides the first chunk of a shape comes with: latents from the
+    upsampler are transposed, and matrix products of transposed inputs round otherwise on a CUDA device."""
     return torch.empty_like(tensor, memory_format=torch.contiguous_format)
 
 

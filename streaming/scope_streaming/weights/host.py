@@ -111,7 +111,7 @@ def cuda_memory() -> HostMemory:
 
 
 def _forget_last_error() -> None:
-    """The runtime keeps a thread's last error until somebody asks, and PyTorch asks after a kernel's launch: the next
-    one, in a chunk that has nothing to do with it, would fail in its place."""
+    """The runtime keeps a thread's last error until somebody asks, and PyTorch asks after a kernel's launch: the
+    next one, in a chunk that has nothing to do with it, would fail in its place."""
     with suppress(RuntimeError):
         torch.empty(1, device="cuda").fill_(1.0)

@@ -7,9 +7,11 @@ export class Stage {
   #started = false;
   #lastFrame = { count: 0, at: performance.now() };
 
-  constructor(root) {
+  /** heard: with sound from the start, where the browser allows that without a click. */
+  constructor(root, { heard }) {
     this.root = root;
     this.video = root.querySelector("#video");
+    this.video.muted = !heard;
     this.veil = root.querySelector("#veil");
     this.title = root.querySelector("#veil-title");
     this.text = root.querySelector("#veil-text");
@@ -30,7 +32,10 @@ export class Stage {
     this.video.srcObject = stream;
     this.video.play().catch((error) => {
       // AbortError only means that a newer stream took over. A refusal needs a click, so offer the button.
-      if (error.name === "NotAllowedError") this.deck.hidden = false;
+      if (error.name !== "NotAllowedError") return;
+      this.deck.hidden = false;
+      this.video.muted = true;
+      this.video.play().catch(() => {});
     });
   }
 
