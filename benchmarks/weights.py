@@ -52,7 +52,7 @@ NEVER = threading.Event()
 
 def copy_bandwidth(device: torch.device, nbytes: int) -> float:
     """GB/s of page-locked copies to the device, median of 10 copies of one block's size."""
-    host = cuda_memory()
+    host = cuda_memory(device)
     source = host.allocate(nbytes)
     host.lock(source)
     target = torch.empty(nbytes, dtype=torch.uint8, device=device)
@@ -150,7 +150,7 @@ def streamer_for(model: Any, fill: Any, budget_nbytes: int, device: torch.device
     blocks = list(model.transformer_blocks)
     plan = plan_residency([layout_of(block_tensors(block)).nbytes for block in blocks], budget_nbytes)
     ring = SlotRing(plan.slots, plan.slot_nbytes, device, CudaCopyEngine(device, SLOTS)) if plan.streamed else None
-    return BlockStreamer(blocks, fill, plan, ring, cuda_memory(), device), ring
+    return BlockStreamer(blocks, fill, plan, ring, cuda_memory(device), device), ring
 
 
 @torch.inference_mode()

@@ -30,7 +30,9 @@ TOKEN = "a-token-for-the-page"
 NEEDS_CLICK = """
 const play = HTMLMediaElement.prototype.play;
 HTMLMediaElement.prototype.play = function () {
-  return this.muted ? play.call(this) : (this.pause(), Promise.reject(new DOMException("no click", "NotAllowedError")));
+  if (this.muted) return play.call(this);
+  this.pause();
+  return Promise.reject(new DOMException("no click", "NotAllowedError"));
 };
 """
 SHOWN = "[...document.querySelectorAll('body [id]')].filter((one) => one.checkVisibility()).map((one) => one.id)"

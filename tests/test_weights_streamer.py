@@ -203,6 +203,24 @@ def test_failing_to_lock_memory_names_the_limit() -> None:
     assert memory.pinned_nbytes == 0
 
 
+def test_locked_memory_is_counted_while_another_thread_locks_more() -> None:
+    memory = HostMemory(lambda address, nbytes: None, lambda address: None)
+    first, second = memory.allocate(100), memory.allocate(20)
+
+    class Counted(Tensor):
+        counting = False
+
+        def numel(self) -> int:
+            if self.counting:
+                memory.lock(second)  # as another thread would, between two buffers
+            return 100
+
+    memory.lock(first.as_subclass(Counted))
+    Counted.counting = True
+    assert memory.pinned_nbytes == 100
+    assert memory.pinned_nbytes == 120
+
+
 @given(st.integers(0, 20), st.integers(1, 6))
 def test_buffers_come_filled_and_in_order_and_never_more_than_so_many_at_a_time(count: int, ahead: int) -> None:
     held: list[int] = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Protocol
@@ -68,22 +69,33 @@ class LoraMerger:
             reader(name, tensors[name].detach())
 
     def merged(self, module: str, weight: Tensor, scale: Tensor | None, rows: slice) -> dict[str, Tensor]:
-        """{leaf: value} of a layer on `device`. `scale` is an FP8 weight's. Raises LoraError."""
+        """{leaf: value} of a layer on `device`, in the order of the caller's stream. `scale` is an FP8 weight's.
+        Raises LoraError."""
         changes = self.loras.changes(module, rows)
         try:
-            return self._worker.submit(self._merged, weight, scale, changes).result()
+            return self._worker.submit(self._merged, weight, scale, changes, self._callers_stream()).result()
         except ValueError as error:
             files = self.loras.acting_on(module)
             told = ", ".join(f"{file.facts.name} at {strength:g}" for file, strength in files)
             problem = f"cannot be merged into layer {module} ({told}): {error}"
             raise LoraError(files[0][0].path, problem, advice="Lower the strength, or take it out") from error
 
-    def _merged(self, weight: Tensor, scale: Tensor | None, changes: list[LowRank]) -> dict[str, Tensor]:
-        placed = weight.to(self.device)
-        if scale is None:
-            return {"weight": merge_plain(placed, changes)}
-        made = merge_fp8(placed, scale, changes)
-        return {"weight": made.data, "weight_scale": made.scale}
+    def _callers_stream(self) -> AbstractContextManager[object]:
+        """The worker has a current stream of its own, the default one: what it makes there would neither be done
+        nor be kept when a caller on another stream reads it."""
+        if self.device.type != "cuda":
+            return nullcontext()
+        return torch.cuda.stream(torch.cuda.current_stream(self.device))
+
+    def _merged(
+        self, weight: Tensor, scale: Tensor | None, changes: list[LowRank], stream: AbstractContextManager[object]
+    ) -> dict[str, Tensor]:
+        with stream:
+            placed = weight.to(self.device)
+            if scale is None:
+                return {"weight": merge_plain(placed, changes)}
+            made = merge_fp8(placed, scale, changes)
+            return {"weight": made.data, "weight_scale": made.scale}
 
 
 @dataclass

@@ -33,8 +33,8 @@ class Selection:
     """LoRAs that fit a request; `refining` are those of the second of two stages.
 
     A reference video is `downscale` times smaller than the output and has every `temporal_scale`-th frame.
-    `looks`: there is one, and it is looked at. `listed`: what the catalog knows of the active ones. `notes` are for
-    the user.
+    `looks`: there is one, and it is looked at. `listed`: what the catalog knows of the active ones. `notes` are
+    for the user.
     """
 
     loras: LoraSet

@@ -57,6 +57,9 @@ class DecodeStage:
         whether it runs beside the caller."""
         self.wait()
         self._audio.settle()
+        if self._stream is not None:
+            # What was made for the decoders on the caller's stream.
+            self._stream.wait_stream(torch.cuda.current_stream(self._device))
         captured = self._video.replays(grid) and (audio_tokens is None or self._audio.replays(audio_tokens))
         if may_overlap and captured:
             self._idle.clear()

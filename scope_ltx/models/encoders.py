@@ -27,7 +27,7 @@ KEPT = 16
 
 class InputEncoder:
     """Encodes on the model's device. `control` gives the function that draws a control group; it may load a model,
-    and is asked once for each."""
+    and is asked whenever another group is drawn than before."""
 
     def __init__(self, components: Components, control: Callable[[ControlGroup], FrameFunction]) -> None:
         self._device = components.device
@@ -50,6 +50,7 @@ class InputEncoder:
         """A reference clip's tokens at `height` x `width`, and its number of frames; its control signal is drawn
         at the frames' own size. Raises CheckpointError when the control group's model is not there."""
         if group not in self._controls:
+            self._controls.clear()  # one that is not used any more would keep its model on the device
             self._controls[group] = self._control(group)
         drawn = self._controls[group](self._on_device(frames))
         return self._video.encode(resize(drawn, height, width)), len(drawn)
@@ -61,11 +62,6 @@ class InputEncoder:
     def sound(self, samples: Samples) -> Tensor:
         """(2, N) at 16 kHz -> (1, tokens, 128)."""
         return self._audio.encode(torch.from_numpy(np.ascontiguousarray(samples)))
-
-    def forget(self) -> None:
-        """Keep nothing: neither tokens nor control models."""
-        self._kept.clear()
-        self._controls.clear()
 
     def _on_device(self, frames: Pixels) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(frames)).to(self._device)

@@ -77,7 +77,7 @@ class Bench:
         budget = sum(sizes) if resident == LAYERS else (resident + 2) * max(sizes)
         self.plan = plan_residency(sizes, budget)
         ring = slot_ring(self.plan, CUDA)
-        self.walk = BlockStreamer(blocks, partial(fill, values), self.plan, ring, cuda_memory(), CUDA)
+        self.walk = BlockStreamer(blocks, partial(fill, values), self.plan, ring, cuda_memory(CUDA), CUDA)
         self.denoiser = Denoiser(model, self.walk, runner, forms)
         generator = torch.Generator(CUDA).manual_seed(1)
         draw = partial(torch.randn, device=CUDA, generator=generator)
@@ -187,7 +187,7 @@ def test_what_cannot_be_captured_is_launched_and_the_rest_still_replays() -> Non
 
 
 def test_memory_that_cannot_be_locked_is_no_error_of_the_next_kernel() -> None:
-    memory = cuda_memory()
+    memory = cuda_memory(CUDA)
     buffer = memory.allocate(2**20)
     memory.lock(buffer)
     with pytest.raises(PinningError, match="712"):  # the driver has it already

@@ -7,7 +7,7 @@ library that cannot be imported shall not take the pipeline off its list.
 # ruff: noqa: PLC0415 - imports wait until a model is loaded
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -16,6 +16,7 @@ import platformdirs
 import torch
 
 from scope_ltx.config import LTX2Config
+from scope_ltx.engine import DEFAULT_ENGINE
 from scope_ltx.hosts.scope.options import LoadOptions
 from scope_ltx.manifest import ModelFiles, load_manifest, survey
 from scope_ltx.model_directory import model_directory
@@ -46,12 +47,14 @@ def identity_of(directory: Path, options: LoadOptions) -> Hashable:
 
 def load_generator(directory: Path, options: LoadOptions, first: LTX2Config) -> Generator:
     """Raises as `load_pipeline`."""
-    from scope_ltx.pipeline import load_pipeline, resolve_device
+    from scope_ltx.pipeline import hold_to_budget, load_pipeline, resolve_device
 
-    lane = _Lane(resolve_device(options.device))
+    device = resolve_device(options.device)
+    lane = _Lane(device)
     with lane.entered():
         pipeline = load_pipeline(directory, options.device, options.engine, first)
-    return _OnLane(pipeline, lane)
+    # The host's next pipeline runs in this process, too, and shall have the whole device.
+    return _OnLane(pipeline, lane, lambda: hold_to_budget(device, DEFAULT_ENGINE))
 
 
 def device_nbytes() -> int:
@@ -82,9 +85,10 @@ class _OnLane:
     every kernel of the chunk that is being made.
     """
 
-    def __init__(self, generator: Generator, lane: _Lane) -> None:
+    def __init__(self, generator: Generator, lane: _Lane, closed: Callable[[], None]) -> None:
         self._generator = generator
         self._lane = lane
+        self._closed = closed
 
     def submit(self, request: ChunkRequest) -> Future[Chunk]:
         with self._lane.entered():
@@ -93,6 +97,7 @@ class _OnLane:
     def close(self) -> None:
         with self._lane.entered():
             self._generator.close()
+        self._closed()
 
 
 def _uses_cuda() -> bool:

@@ -13,7 +13,7 @@ from scope_streaming.weights.run_ahead import OneRunAhead, RunAhead, Unbounded
 
 def host_memory(device: torch.device, *, pageable: bool = False) -> HostMemory:
     """Page-locked for a CUDA device unless `pageable` is asked for."""
-    return cuda_memory() if device.type == "cuda" and not pageable else pageable_memory()
+    return cuda_memory(device) if device.type == "cuda" and not pageable else pageable_memory()
 
 
 def slot_ring(plan: ResidencyPlan, device: torch.device) -> SlotRing | None:

@@ -7,6 +7,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from scope_streaming.weights.streams import streams_of
+
 
 class CopyEngine(Protocol):
     """One copy queue for a fixed number of slots. Nothing here makes the host wait, except `drain`."""
@@ -33,7 +35,7 @@ class CudaCopyEngine:
 
     def __init__(self, device: torch.device, slots: int) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device)
+        self._stream = streams_of(device).lend(self)
         self._landed = [torch.cuda.Event() for _ in range(slots)]
         self._free = [torch.cuda.Event() for _ in range(slots)]
         for event in self._free:

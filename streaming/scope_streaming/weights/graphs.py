@@ -109,7 +109,7 @@ class GraphRunner:
         if key in self._refused:
             return
         try:
-            self._graphs[key] = self._capture(launch)
+            self._graphs[key] = self._capture(key, launch)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError:
@@ -119,8 +119,8 @@ class GraphRunner:
             self._streams.spoil(self._stream)
             self._stream, self._pool = self._streams.lend(self), torch.cuda.graph_pool_handle()
 
-    def _capture(self, launch: Launch) -> torch.cuda.CUDAGraph:
-        if not self._graphs:
+    def _capture(self, key: Hashable, launch: Launch) -> torch.cuda.CUDAGraph:
+        if not any(_group_of(other) == _group_of(key) for other in self._graphs):
             # Inside a capture nothing that is cached can be given back: under a tight budget it would run out.
             torch.cuda.empty_cache()
         graph = torch.cuda.CUDAGraph()
@@ -142,3 +142,7 @@ class GraphRunner:
 
 def _is_of(key: Hashable, group: Hashable) -> bool:
     return isinstance(key, tuple) and key[0] == group
+
+
+def _group_of(key: Hashable) -> Hashable:
+    return key[0] if isinstance(key, tuple) else key

@@ -47,7 +47,8 @@ class HostMemory:
 
     @property
     def pinned_nbytes(self) -> int:
-        return sum(buffer.numel() for buffer in self._locked.values())
+        # Of a copy: the thread that decodes asks while the one that generates locks and releases.
+        return sum(buffer.numel() for buffer in list(self._locked.values()))
 
     def allocate(self, nbytes: int) -> Tensor:
         """1-D uint8 of `nbytes`, page-aligned, not locked yet; in pages of 2 MiB where the system has them."""
@@ -95,23 +96,25 @@ def pageable_memory() -> HostMemory:
     return HostMemory(None, None)
 
 
-def cuda_memory() -> HostMemory:
-    """Page-locked through the CUDA runtime."""
+def cuda_memory(device: torch.device) -> HostMemory:
+    """Page-locked through the CUDA runtime, for `device`: through another one it would set that one up, too."""
     runtime: Any = torch.cuda.cudart()
 
-    def check(code: Any) -> None:
-        if int(code) != 0:
-            _forget_last_error()
-            raise RuntimeError(f"the CUDA runtime answered {code} ({int(code)})")
+    def call(function: Callable[..., Any], *arguments: int) -> None:
+        with torch.cuda.device(device):
+            code = function(*arguments)
+            if int(code) != 0:
+                _forget_last_error(device)
+                raise RuntimeError(f"the CUDA runtime answered {code} ({int(code)})")
 
     return HostMemory(
-        lambda address, nbytes: check(runtime.cudaHostRegister(address, nbytes, 0)),
-        lambda address: check(runtime.cudaHostUnregister(address)),
+        lambda address, nbytes: call(runtime.cudaHostRegister, address, nbytes, 0),
+        lambda address: call(runtime.cudaHostUnregister, address),
     )
 
 
-def _forget_last_error() -> None:
+def _forget_last_error(device: torch.device) -> None:
     """The runtime keeps a thread's last error until somebody asks, and PyTorch asks after a kernel's launch: the
     next one, in a chunk that has nothing to do with it, would fail in its place."""
     with suppress(RuntimeError):
-        torch.empty(1, device="cuda").fill_(1.0)
+        torch.empty(1, device=device).fill_(1.0)
