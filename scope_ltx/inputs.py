@@ -47,8 +47,9 @@ class ChunkInputs:
     """pins: at most one for each frame, frame 0 not beside a tail. reference: (F, H, W, 3), as many frames as the
     chunk. voice: (2, N) at 16 kHz. At most one of driving and voice.
 
-    live_reference: the reference is what a camera sends, which may be nothing yet or any more. LoRAs that look at
-    one then rest without it, and without them it is not looked at, with a note either way; else both are refused.
+    camera_may_come: where no file gives the reference, a camera may: it sends one now, not yet, or not any more.
+    Then a LoRA that looks at a reference rests while there is none, and a reference that no LoRA looks at is left
+    out, each with a note. Where it is False, the one without the other is refused.
     """
 
     pins: tuple[PinnedImage, ...] = ()
@@ -56,7 +57,7 @@ class ChunkInputs:
     driving: DrivingSound | None = None
     voice: Samples | None = None
     tail: Tail | None = None
-    live_reference: bool = False
+    camera_may_come: bool = False
 
 
 NO_INPUTS = ChunkInputs()

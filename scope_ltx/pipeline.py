@@ -138,8 +138,9 @@ class Pipeline:
 
     @torch.inference_mode()
     def submit(self, request: ChunkRequest) -> Future[Chunk]:
-        """Frames and samples of `request`; the same request gives the same bytes on the same device. Returns
-        once the device is free for the next request.
+        """Frames and samples of `request`. The same request gives the same bytes on the same CPU, and the same
+        picture on the same GPU, where samples may differ by 1e-7. Returns once the device is free for the next
+        request.
 
         A request that needs more memory than the last ones, or that runs out of it, moves blocks of the model
         off the device first; running out is tried again once, and told in the chunk's notes.
@@ -182,7 +183,7 @@ class Pipeline:
     def _prepare(self, request: ChunkRequest) -> Prepared:
         config, inputs = request.config, request.inputs
         given = inputs.reference is not None
-        selection = self._loras.select(config, reference=given, live=inputs.live_reference)
+        selection = self._loras.select(config, reference=given, camera=inputs.camera_may_come)
         if given and not selection.looks:
             request = replace(request, inputs=replace(inputs, reference=None))
         upsampler = self._components.upsampler

@@ -103,11 +103,11 @@ class ChunkSources:
     def push_frame(self, frame: Pixels, at_s: float | None = None) -> None:
         """A reference frame, uint8 RGB (H, W, 3), from any thread. While frames come, or did up to 5 s ago, they
         are the reference video, whatever the configuration names. Raises ValueError as LiveReference."""
-        self._live_input = True
         if self._live_frames is None:
             # Whether it is still held is decided here, once; a second later it would be an error.
             self._live_frames = LiveReference(self._clock, LIVE_WINDOW_S, LIVE_HOLD_S + 1.0, LIVE_NBYTES)
         self._live_frames.push(frame, at_s)
+        self._live_input = True
 
     def push_audio(self, samples: Samples, timestamp: int | None = None) -> None:
         """Driving sound, (1 or 2, N) float32 at 48 kHz, from any thread. While it comes, or did up to 5 s ago, it
@@ -141,7 +141,7 @@ class ChunkSources:
             driving,
             None if voice is None else voice.samples,
             None if kept is None else kept.tail,
-            live_reference=self._live_input and (source is None or source is self._live_frames),
+            camera_may_come=self._live_input and (source is None or source is self._live_frames),
         )
 
         def commit() -> None:
@@ -249,7 +249,8 @@ class ChunkSources:
         if age_s <= LIVE_HOLD_S:
             return (f"the live source sends no picture: its last one is held for {LIVE_HOLD_S:g} s",)
         instead = "the prompt alone" if config.reference_video is None else config.reference_video
-        return (f"the live source was lost: no picture for {age_s:.0f} s, so the stream goes on from {instead}",)
+        lost = f"the live source was lost: no picture for over {LIVE_HOLD_S:g} s"
+        return (f"{lost}, so the stream goes on from {instead}",)
 
     def _voice_of(self, config: LTX2Config) -> VoiceClip | None:
         if config.audio_mode != "id_lora" or config.audio_input is None:

@@ -222,6 +222,9 @@ async def test_the_picture_alone_for_a_browser_source(visit: Visit, free: bool) 
     box = await page.locator("#video").bounding_box()
     assert box == {"x": 0, "y": 0, "width": 640, "height": 360}
     assert await page.evaluate(SHOWN) == ["stage", "video"]
+    seen = np.asarray(Image.open(io.BytesIO(await page.screenshot(omit_background=True))).convert("RGBA"))
+    assert seen[180, 5, 3] == 0, "beside the picture"
+    assert seen[180, 320, 3] == 255
 
 
 async def test_a_host_with_a_token_asks_for_it_once(visit: Visit) -> None:

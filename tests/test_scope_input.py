@@ -76,7 +76,7 @@ def test_the_first_chunk_waits_for_the_first_picture() -> None:
     assert reference_of(time.generator.requests[0]).any()
 
 
-def test_a_camera_that_stops_does_not_stop_the_stream() -> None:
+def test_a_camera_that_stops_does_not_stop_the_stream(caplog: pytest.LogCaptureFixture) -> None:
     time = VirtualTime(2.0)
     time.host.load(**SMALL, **GUIDE)
     session = filmed_session(time)
@@ -87,7 +87,10 @@ def test_a_camera_that_stops_does_not_stop_the_stream() -> None:
     assert (last == last[-1]).all(), "its last picture is held"
     time.run(10)
     assert longest_gap_s(session.wire) <= 0.07
-    assert time.generator.requests[-1].inputs.reference is None, "then the prompt governs alone"
+    inputs = time.generator.requests[-1].inputs
+    assert inputs.reference is None, "then the prompt governs alone"
+    assert inputs.camera_may_come, "so that its LoRA rests"
+    assert caplog.text.count("the live source was lost") == 1
     session.film(30.0, 64, 64)
     time.run(5)
     assert reference_of(time.generator.requests[-1]).any()

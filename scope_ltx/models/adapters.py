@@ -25,7 +25,8 @@ from scope_streaming.clock import Clock, SystemClock
 
 logger = logging.getLogger(__name__)
 
-GivenLora: TypeAlias = tuple[FoundLora, LoraChoice]
+Chosen: TypeAlias = tuple[FoundLora, float]
+"""A LoRA and its strength."""
 
 
 @dataclass(frozen=True)
@@ -72,67 +73,66 @@ class LoraAdapter:
         self._library = LoraLibrary(components.directory, shapes, load_catalog())
         self._uncertain: frozenset[str] = frozenset()
 
-    def select(self, config: LTX2Config, *, reference: bool, live: bool = False) -> Selection:
-        """The LoRAs of a request; `reference` is whether it comes with reference frames, `live` whether a camera
-        sends them (`ChunkInputs.live_reference`). In the audio mode id_lora the catalog's ID-LoRA is added unless
+    def select(self, config: LTX2Config, *, reference: bool, camera: bool = False) -> Selection:
+        """The LoRAs of a request; `reference` is whether it comes with reference frames, `camera` whether one may
+        send them (`ChunkInputs.camera_may_come`). In the audio mode id_lora the catalog's ID-LoRA is added unless
         one is chosen. Opens files, touches no weight.
 
         Raises LoraError for a file that is not there or cannot be used, UnsupportedError for LoRAs that do not
         fit the request, its size and length, or each other.
         """
-        given, resting = self._given(config, awaits_reference=live and not reference)
+        given = self._given(config)
         stacked = sum(one.strength != 0 and found.file.facts.kind != "distillation" for found, one in given) > 1
         chosen = [(found, _strength(found, one.strength, stacked)) for found, one in given]
         second = [
             (found, _refining_strength(found.file.facts, strength, one.stage_two_strength))
             for (found, one), (_, strength) in zip(given, chosen, strict=True)
         ]
-        try:
-            loras, refining = (
-                LoraSet.of((found.file, strength) for found, strength in entries) for entries in (chosen, second)
-            )
-        except ValueError as error:
-            raise UnsupportedError(f"loras: {error}") from error
-        used = (loras, refining) if config.two_stage else (loras,)
+        sets = _set_of(chosen), _set_of(second)
+        used = sets if config.two_stage else sets[:1]
         facts = tuple(dict.fromkeys(fact for one in used for fact in one.facts))
         in_context = [one for one in facts if one.kind == "in_context"]
-        looks = reference and (bool(in_context) or not live)
-        mode = Mode(
-            self._components.base or "distilled",
-            config.width,
-            config.height,
-            reference_video=looks,
-            audio=_audio_of(config),
-            stages=2 if config.two_stage else 1,
-        )
+        resting = in_context if camera and not reference else []
+        looks = reference and (bool(in_context) or not camera)
+        mode = self._mode(config, reference_video=looks or bool(resting))
+        # Of those that rest, too: what does not fit shall be told now, and not when the camera comes.
         require_compatible(facts, mode)
         active = [(found, strength) for found, strength in chosen if strength]
         _require_length([found.listed for found, _ in active if found.listed], config.num_frames)
+        if resting:
+            sets = _set_of(_awake(chosen)), _set_of(_awake(second))
+            active = _awake(active)
         return Selection(
-            loras,
-            refining,
+            *sets,
             # Compatible ones agree, but for those that do not scale.
             downscale=max((one.downscale for one in in_context), default=1),
             temporal_scale=max((one.temporal_scale for one in in_context), default=1),
             looks=looks,
             notes=(
                 *self._base_notes(facts),
-                *_stage_notes(mode, refining),
+                *_stage_notes(mode, sets[1]),
                 *_camera_notes(resting, unseen=reference and not looks),
                 *_notes(active, stacked),
             ),
             listed=tuple(found.listed for found, _ in active if found.listed),
         )
 
-    def _given(self, config: LTX2Config, *, awaits_reference: bool) -> tuple[list[GivenLora], list[GivenLora]]:
-        """The LoRAs of a request, and apart from them those that rest until their reference comes."""
+    def _given(self, config: LTX2Config) -> list[tuple[FoundLora, LoraChoice]]:
         given = [(self._library.find(choice.path), choice) for choice in config.loras]
-        resting = [one for one in given if awaits_reference and one[0].file.facts.kind == "in_context"]
-        given = [one for one in given if one not in resting]
         if _audio_of(config) == "identity" and not any(one.file.facts.kind == "identity" for one, _ in given):
             found = self._library.identity()
             given.append((found, LoraChoice(path=str(found.file.path))))
-        return given, resting
+        return given
+
+    def _mode(self, config: LTX2Config, *, reference_video: bool) -> Mode:
+        return Mode(
+            self._components.base or "distilled",
+            config.width,
+            config.height,
+            reference_video=reference_video,
+            audio=_audio_of(config),
+            stages=2 if config.two_stage else 1,
+        )
 
     def apply(self, loras: LoraSet, placement: Placement) -> Applied:
         """Make the weights those of `loras`, from the pristine ones: only layers that differ are merged. Between
@@ -207,17 +207,28 @@ def _stage_notes(mode: Mode, refining: LoraSet) -> tuple[str, ...]:
     )
 
 
-def _camera_notes(resting: Sequence[GivenLora], *, unseen: bool) -> list[str]:
+def _set_of(entries: Sequence[Chosen]) -> LoraSet:
+    try:
+        return LoraSet.of((found.file, strength) for found, strength in entries)
+    except ValueError as error:
+        raise UnsupportedError(f"loras: {error}") from error
+
+
+def _awake(entries: Sequence[Chosen]) -> list[Chosen]:
+    """Those that need no reference."""
+    return [one for one in entries if one[0].file.facts.kind != "in_context"]
+
+
+def _camera_notes(resting: Sequence[LoraFacts], *, unseen: bool) -> list[str]:
     notes = [
-        f"{found.file.facts.name} rests: it looks at a reference video, and there is none. Start a camera, set "
+        f"{one.name} rests: it looks at a reference video, and there is none. Start a camera, set "
         "reference_video, or take it out."
-        for found, choice in resting
-        if choice.strength != 0
+        for one in resting
     ]
     if unseen:
         notes.append(
-            "The camera is not looked at: that needs an in-context LoRA, and none is loaded. Add one "
-            "(`scope-ltx loras` lists them)."
+            "The camera is not looked at: that needs an in-context LoRA with a strength, and there is none. Add "
+            "one (`scope-ltx loras` lists them)."
         )
     return notes
 
@@ -239,7 +250,7 @@ def _strength(found: FoundLora, given: float | None, stacked: bool) -> float:
     return recommended_strength(found.listed, stacked=beside) if found.listed else 1.0
 
 
-def _notes(active: Sequence[tuple[FoundLora, float]], stacked: bool) -> list[str]:
+def _notes(active: Sequence[Chosen], stacked: bool) -> list[str]:
     notes: list[str] = []
     for found, strength in active:
         notes += found.file.notes

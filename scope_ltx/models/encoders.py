@@ -34,7 +34,7 @@ class InputEncoder:
         self._video = VideoEncoder(components.video_vae)
         self._audio = AudioEncoder(components.audio_vae)
         self._control = control
-        self._controls: dict[ControlGroup, FrameFunction] = {}
+        self._drawn: tuple[ControlGroup, FrameFunction] | None = None
         self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
 
     def still(self, pixels: Pixels, height: int, width: int) -> Tensor:
@@ -49,10 +49,10 @@ class InputEncoder:
     def guide(self, frames: Pixels, group: ControlGroup, height: int, width: int) -> tuple[Tensor, int]:
         """A reference clip's tokens at `height` x `width`, and its number of frames; its control signal is drawn
         at the frames' own size. Raises CheckpointError when the control group's model is not there."""
-        if group not in self._controls:
-            self._controls.clear()  # one that is not used any more would keep its model on the device
-            self._controls[group] = self._control(group)
-        drawn = self._controls[group](self._on_device(frames))
+        if self._drawn is None or self._drawn[0] != group:
+            self._drawn = None  # before the next: two control models need not be on the device at once
+            self._drawn = group, self._control(group)
+        drawn = self._drawn[1](self._on_device(frames))
         return self._video.encode(resize(drawn, height, width)), len(drawn)
 
     def voice(self, samples: Samples) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 MAX_VIEWERS = 8
-"""Each takes about 1.3 % of a core and 3.6 Mb/s at 1280x704; a preview is no broadcast service."""
+"""Each takes about 1.2 % of a core and 3.6 Mb/s at 1280x704; a preview is no broadcast service."""
 
 
 @dataclass(frozen=True)

@@ -51,10 +51,18 @@ def load_generator(directory: Path, options: LoadOptions, first: LTX2Config) -> 
 
     device = resolve_device(options.device)
     lane = _Lane(device)
-    with lane.entered():
-        pipeline = load_pipeline(directory, options.device, options.engine, first)
-    # The host's next pipeline runs in this process, too, and shall have the whole device.
-    return _OnLane(pipeline, lane, lambda: hold_to_budget(device, DEFAULT_ENGINE))
+
+    def closed() -> None:
+        # The host's next pipeline runs in this process, too, and shall have the whole device.
+        hold_to_budget(device, DEFAULT_ENGINE)
+
+    try:
+        with lane.entered():
+            pipeline = load_pipeline(directory, options.device, options.engine, first)
+    except BaseException:
+        closed()
+        raise
+    return _OnLane(pipeline, lane, closed)
 
 
 def device_nbytes() -> int:
@@ -95,9 +103,11 @@ class _OnLane:
             return self._generator.submit(request)
 
     def close(self) -> None:
-        with self._lane.entered():
-            self._generator.close()
-        self._closed()
+        try:
+            with self._lane.entered():
+                self._generator.close()
+        finally:
+            self._closed()
 
 
 def _uses_cuda() -> bool:

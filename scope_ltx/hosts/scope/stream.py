@@ -266,6 +266,8 @@ class Stream:
             segment = generation.poll()
             if segment is not None:
                 session.slices.extend(slices_of(segment))
+                for note in generation.session.last_notes:
+                    self._reports.once(note)  # the host shows none
         self._ending = [ending for ending in self._ending if ending.alive]
         return bool(session.slices)
 

@@ -99,9 +99,9 @@ class GraphRunner:
             self._warm.clear()
             self._refused.clear()
         else:
-            self._graphs = {key: graph for key, graph in self._graphs.items() if not _is_of(key, group)}
-            self._warm = {key for key in self._warm if not _is_of(key, group)}
-            self._refused = {key for key in self._refused if not _is_of(key, group)}
+            self._graphs = {key: graph for key, graph in self._graphs.items() if _group_of(key) != group}
+            self._warm = {key for key in self._warm if _group_of(key) != group}
+            self._refused = {key for key in self._refused if _group_of(key) != group}
         if not self._graphs:
             self._pool = torch.cuda.graph_pool_handle()
 
@@ -138,10 +138,6 @@ class GraphRunner:
             graph.capture_end()
         torch.cuda.current_stream(self._device).wait_stream(self._stream)
         return graph
-
-
-def _is_of(key: Hashable, group: Hashable) -> bool:
-    return isinstance(key, tuple) and key[0] == group
 
 
 def _group_of(key: Hashable) -> Hashable:

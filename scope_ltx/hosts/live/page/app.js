@@ -18,13 +18,9 @@ import { WhepViewer, receivedVideo } from "./whep.js";
 const POLL_MS = 1000;
 const POLLS_PER_REFRESH = 5;
 
-// ?view=picture: nothing but the picture and its sound, for the browser source of a streaming program.
-const alone = new URLSearchParams(location.search).get("view") === "picture";
-if (alone) document.documentElement.dataset.view = "picture";
-
 const find = (id) => document.getElementById(id);
 const toasts = new Toasts(find("toasts"));
-const stage = new Stage(find("stage"), { heard: alone });
+const stage = new Stage(find("stage"), { heard: document.documentElement.dataset.view === "picture" });
 const line = new StatusLine({ line: find("status"), badge: find("badge"), model: find("model"), notes: find("notes") });
 const prompt = new PromptBox(find("composer"), { ...api, toasts });
 const panel = new ControlPanel(find("controls"), (name, value) => sync.change(name, value));
