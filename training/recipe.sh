@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole recipe on one GPU: codecs, clips, flow matching, distillation, LoRAs, a look at the result.
 #
-#   training/recipe.sh OUT FLOW_S DISTILL_S LORA_S        e.g. training/out 600 240 60
+#   training/recipe.sh OUT FLOW_S DISTILL_S        e.g. training/out 600 240
 #
 # Every stage writes its weights and its log to OUT; OUT/stages says when each began. Stages that have left their
 # weights there already are not repeated, so the shipped model, taken apart there (python -m training.unpack), lends
@@ -10,7 +10,7 @@
 # START: weights that flow matching goes on from. CODEC_S: seconds for the video VAE. VOCODER_S: for the vocoder.
 # WORKERS, BANK_ARGUMENTS: see training.bank. PYTHON: the interpreter.
 set -u
-out=$1 flow_s=$2 distill_s=$3 lora_s=$4
+out=$1 flow_s=$2 distill_s=$3
 bank=$out/bank workers=${WORKERS:-6} python=${PYTHON:-python3}
 export PYTHONUNBUFFERED=1
 mkdir -p "$bank"
@@ -57,6 +57,13 @@ look() { # package what there is and judge a few held-out prompts
         && $python -m benchmarks.quality --model "$out/model" --device cuda --rows prompts --count "${LOOK:-48}" \
             --processes 8 --json "$out/look.json" --sheet "$out/look.png" > "$out/look.log" 2>&1
 }
+lora_steps() { # KIND: see training/README.md, LoRAs
+    case $1 in
+        control | striped) echo 2600 ;;
+        identity) echo 400 ;;
+        *) echo 900 ;;
+    esac
+}
 say LoRAs
 while [ ! -f "$out/vocoder.safetensors" ]; do sleep 1; done
 look &
@@ -65,7 +72,8 @@ base=transformer.safetensors
 [ -f "$out/$base" ] || base=distilled.safetensors
 # All at once: each compiles for a minute before it trains, on a processor core and not on the GPU.
 for kind in control identity colorizer striped chime cameraman; do
-    [ -f "$out/lora-$kind.safetensors" ] || stage "lora-$kind" lora --kind "$kind" --transformer "$base" --bank "$bank" --seconds "$lora_s" &
+    [ -f "$out/lora-$kind.safetensors" ] || stage "lora-$kind" lora --kind "$kind" --transformer "$base" --bank "$bank" \
+        --steps "$(lora_steps "$kind")" &
 done
 wait
 package
