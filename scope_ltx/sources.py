@@ -100,6 +100,10 @@ class ChunkSources:
         age_s = self._live_age_s()
         return age_s is not None and age_s <= LIVE_HOLD_S
 
+    @property
+    def _camera_may_come(self) -> bool:
+        return self._live_input or self._live_age_s() is not None
+
     def push_frame(self, frame: Pixels, at_s: float | None = None) -> None:
         """A reference frame, uint8 RGB (H, W, 3), from any thread. While frames come, or did up to 5 s ago, they
         are the reference video, whatever the configuration names. Raises ValueError as LiveReference."""
@@ -107,7 +111,6 @@ class ChunkSources:
             # Whether it is still held is decided here, once; a second later it would be an error.
             self._live_frames = LiveReference(self._clock, LIVE_WINDOW_S, LIVE_HOLD_S + 1.0, LIVE_NBYTES)
         self._live_frames.push(frame, at_s)
-        self._live_input = True
 
     def push_audio(self, samples: Samples, timestamp: int | None = None) -> None:
         """Driving sound, (1 or 2, N) float32 at 48 kHz, from any thread. While it comes, or did up to 5 s ago, it
@@ -141,7 +144,7 @@ class ChunkSources:
             driving,
             None if voice is None else voice.samples,
             None if kept is None else kept.tail,
-            camera_may_come=self._live_input and (source is None or source is self._live_frames),
+            camera_may_come=self._camera_may_come and (source is None or source is self._live_frames),
         )
 
         def commit() -> None:

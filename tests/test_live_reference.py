@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
 
@@ -16,11 +15,10 @@ from scope_ltx.engine import DEFAULT_ENGINE
 from scope_ltx.errors import UnsupportedError
 from scope_ltx.inputs import Pixels
 from scope_ltx.pipeline import Pipeline, load_pipeline
-from scope_ltx.request import Chunk, ChunkRequest
 from scope_ltx.session import Session
 from scope_streaming.media.segment import Segment
 from tests.fakes.clock import FakeClock
-from tests.fakes.generator import TestCardGenerator
+from tests.fakes.colours import ColourGenerator
 from tests.fakes.live_app import app_of, serving, until
 
 PLAIN = LTX2Config(height=64, width=64, num_frames=9, num_steps=2, randomize_seed=False)
@@ -113,17 +111,11 @@ def test_a_picture_that_was_refused_is_no_camera(pipeline: Pipeline) -> None:
 
 
 async def test_the_live_host_says_that_a_camera_may_come() -> None:
-    asked: list[ChunkRequest] = []
-
-    class Listening(TestCardGenerator):
-        def submit(self, request: ChunkRequest) -> Future[Chunk]:
-            asked.append(request)
-            return super().submit(request)
-
-    async with serving(app_of(Listening)) as client:
+    generator = ColourGenerator()
+    async with serving(app_of(lambda: generator)) as client:
         await until(client, lambda status: status["state"] == "live")
-    assert asked
-    assert all(request.inputs.camera_may_come for request in asked)
+    assert generator.requests
+    assert all(request.inputs.camera_may_come for request in generator.requests)
 
 
 def test_a_lora_of_no_strength_is_not_said_to_rest(pipeline: Pipeline) -> None:

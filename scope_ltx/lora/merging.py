@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Protocol
@@ -80,17 +79,15 @@ class LoraMerger:
             problem = f"cannot be merged into layer {module} ({told}): {error}"
             raise LoraError(files[0][0].path, problem, advice="Lower the strength, or take it out") from error
 
-    def _callers_stream(self) -> AbstractContextManager[object]:
+    def _callers_stream(self) -> torch.cuda.Stream | None:
         """The worker has a current stream of its own, the default one: what it makes there would neither be done
         nor be kept when a caller on another stream reads it."""
-        if self.device.type != "cuda":
-            return nullcontext()
-        return torch.cuda.stream(torch.cuda.current_stream(self.device))
+        return torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
 
     def _merged(
-        self, weight: Tensor, scale: Tensor | None, changes: list[LowRank], stream: AbstractContextManager[object]
+        self, weight: Tensor, scale: Tensor | None, changes: list[LowRank], stream: torch.cuda.Stream | None
     ) -> dict[str, Tensor]:
-        with stream:
+        with torch.cuda.stream(stream):
             placed = weight.to(self.device)
             if scale is None:
                 return {"weight": merge_plain(placed, changes)}

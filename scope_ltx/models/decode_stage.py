@@ -10,21 +10,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from scope_ltx.models.decode import AudioDecoder, Grid, Latents, VideoDecoder
-from scope_streaming.weights.streams import streams_of
+from scope_streaming.weights.streams import own_stream
 
 T = TypeVar("T")
-
-
-def own_stream(device: torch.device, holder: object) -> torch.cuda.Stream | None:
-    """For as long as `holder` lives. None on the CPU, where work is done when it is asked for."""
-    return streams_of(device).lend(holder) if device.type == "cuda" else None
 
 
 class DecodeStage:
@@ -78,7 +72,7 @@ class DecodeStage:
 
         Raises ValueError when the audio latents are too few for `samples`.
         """
-        with self._own_stream():
+        with torch.cuda.stream(self._stream):
             frames = self._to_host(self._video.decode(latents.video, grid))
             waveform = None if samples is None else self._to_host(self._audio.decode(latents.audio))
             if self._stream is not None:
@@ -103,9 +97,6 @@ class DecodeStage:
     def close(self) -> None:
         self.forget()
         self._worker.shutdown()
-
-    def _own_stream(self) -> AbstractContextManager[object]:
-        return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
 
     def _to_host(self, media: Tensor) -> Tensor:
         """Into page-locked memory where it may: 48 MB of frames take 1 ms, not 40."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import platformdirs
@@ -22,7 +22,7 @@ from scope_ltx.manifest import ModelFiles, load_manifest, survey
 from scope_ltx.model_directory import model_directory
 from scope_ltx.models.small import ensure_small_model
 from scope_ltx.request import Chunk, ChunkRequest, Generator
-from scope_streaming.weights.streams import streams_of
+from scope_streaming.weights.streams import own_stream
 
 SMALL = "small"
 
@@ -80,10 +80,10 @@ class _Lane:
     """A CUDA stream for everything that a generator does; nothing on the CPU."""
 
     def __init__(self, device: torch.device) -> None:
-        self._stream = streams_of(device).lend(self) if device.type == "cuda" else None
+        self._stream = own_stream(device, self)
 
     def entered(self) -> AbstractContextManager[object]:
-        return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
+        return torch.cuda.stream(self._stream)
 
 
 class _OnLane:

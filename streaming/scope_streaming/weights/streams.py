@@ -48,3 +48,9 @@ class Streams(Generic[Stream]):
 def streams_of(device: torch.device) -> Streams[torch.cuda.Stream]:
     """The same for every owner in this process, as the workspaces are."""
     return Streams(lambda: torch.cuda.Stream(device))
+
+
+def own_stream(device: torch.device, holder: object) -> torch.cuda.Stream | None:
+    """For as long as `holder` lives. None on the CPU, where work is done when it is asked for; to
+    `torch.cuda.stream` that means to change nothing."""
+    return streams_of(device).lend(holder) if device.type == "cuda" else None
