@@ -206,10 +206,12 @@ class Slow:
 
     def __init__(self, clock: FakeClock, work_s: float) -> None:
         self._make = fake_source(clock, work_s)
+        self.at_end: Callable[[Future[Segment]], object] = lambda _: None
         self.begun: list[tuple[Future[Segment], Segment]] = []
 
     def __call__(self) -> Future[Segment]:
         segment: Future[Segment] = Future()
+        segment.add_done_callback(self.at_end)
         self.begun.append((segment, self._make().result()))
         return segment
 
@@ -218,10 +220,12 @@ class Slow:
         future.set_result(segment)
 
 
-def overlapping(clock: FakeClock, handoff: Handoff[Segment]) -> tuple[Slow, ChunkLoop]:
+def overlapping(
+    clock: FakeClock, handoff: Handoff[Segment], describe: Callable[[BaseException], str] = str
+) -> tuple[Slow, ChunkLoop]:
     """Near real time: segment 0 is done and taken, 1 and 2 are begun."""
     source = Slow(clock, 1.4)
-    loop = ChunkLoop(source, handoff, clock, lambda: 0.0)
+    loop = ChunkLoop(source, handoff, clock, lambda: 0.0, describe=describe)
     assert loop.step()
     source.finish(0)
     assert handoff.poll() is not None
@@ -271,19 +275,42 @@ def test_a_segment_that_fails_late_is_told_and_its_place_given_back() -> None:
 
 def test_a_segment_that_fails_while_it_is_waited_for_is_backed_off_from() -> None:
     clock, handoff = FakeClock(), Handoff[Segment](3)
-    source = Slow(clock, 0.1)
+    source, hold = Slow(clock, 0.1), threading.Event()
     loop = ChunkLoop(source, handoff, clock, lambda: 0.0)
     assert loop.step()
     source.finish(0)
+    # A future wakes who waits for it before it calls its callbacks. Held up between the two, nothing may begin.
+    source.at_end = lambda _: hold.wait(JOIN_S)
     assert loop.step()
     waits = len(clock.waits)
     thread = in_thread(loop.step)
+    failing = in_thread(lambda: source.begun[1][0].set_exception(ValueError("the decoder broke")))
     thread.join(0.05)
     assert (thread.is_alive(), len(source.begun)) == (True, 2)
-    source.begun[1][0].set_exception(ValueError("the decoder broke"))
+    hold.set()
+    failing.join(JOIN_S)
     thread.join(JOIN_S)
     assert len(source.begun) == 3
     assert BACKOFF_S[0] in clock.waits[waits:]
+
+
+def test_the_place_of_a_segment_that_failed_is_given_back_when_its_failure_is_known() -> None:
+    clock, handoff = FakeClock(), Handoff[Segment]()
+    hold = threading.Event()
+
+    def describe(error: BaseException) -> str:
+        hold.wait(JOIN_S)
+        return str(error)
+
+    source, loop = overlapping(clock, handoff, describe)
+    thread = in_thread(loop.step)
+    failing = in_thread(lambda: source.begun[1][0].set_exception(ValueError("the decoder broke")))
+    thread.join(0.05)
+    assert (thread.is_alive(), len(source.begun)) == (True, 3)
+    hold.set()
+    failing.join(JOIN_S)
+    thread.join(JOIN_S)
+    assert (len(source.begun), clock.waits) == (4, [BACKOFF_S[0]])
 
 
 def test_nothing_is_waited_for_when_the_next_segment_has_succeeded_meanwhile() -> None:

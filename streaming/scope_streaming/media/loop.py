@@ -7,7 +7,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 from scope_streaming.clock import Clock
@@ -86,7 +86,7 @@ class ChunkLoop:
         self._wake = threading.Event()
         self._anchor_s: float | None = None
         self._work_s = 0.0
-        self._finishing: Future[Segment] | None = None
+        self._delivered: threading.Event | None = None  # of the segment begun last; None when it was waited for
         self._must_back_off = False
         self._reporting = threading.Lock()
         self._report = LoopReport(0, 0.0, 0.0, 0, None)
@@ -135,16 +135,16 @@ class ChunkLoop:
             self._lose(error)
         else:
             self._work_s = self._clock.now() - started_s
-            self._finishing = segment
-            segment.add_done_callback(functools.partial(self._deliver, started_s))
+            self._delivered = threading.Event()
+            segment.add_done_callback(functools.partial(self._deliver, started_s, self._delivered))
         return not self._stopping.is_set()
 
     def _ready(self) -> bool:
         """Wait until a segment may be begun, with a place for it reserved. False when stopped meanwhile."""
         overlap = self._slack() == 0 and should_overlap(self._work_s, self._report.last_segment_s)
-        if self._finishing is not None and not overlap:
-            wait([self._finishing])
-            self._finishing = None  # it would hold on to the segment
+        if self._delivered is not None and not overlap:
+            self._delivered.wait()
+            self._delivered = None
         if not self._handoff.reserve(beyond=int(overlap)):
             return False
         # Only now: the segment that was waited for may have failed.
@@ -156,8 +156,18 @@ class ChunkLoop:
         self._handoff.release()
         return False
 
-    def _deliver(self, started_s: float, finished: Future[Segment]) -> None:
-        """Called by whichever thread finishes the segment."""
+    def _deliver(self, started_s: float, delivered: threading.Event, finished: Future[Segment]) -> None:
+        """Called by whichever thread finishes the segment.
+
+        `delivered` is set at the end. The future itself would not do: it wakes who waits for it before it calls
+        this, so the loop could go on without knowing that the segment has failed.
+        """
+        try:
+            self._hand_over(started_s, finished)
+        finally:
+            delivered.set()
+
+    def _hand_over(self, started_s: float, finished: Future[Segment]) -> None:
         error = finished.exception()
         if error is not None:
             self._lose(error)
@@ -171,7 +181,6 @@ class ChunkLoop:
 
     def _lose(self, error: BaseException) -> None:
         """A segment has failed: tell it, and wait before the next."""
-        self._handoff.release()
         if not self._stopping.is_set():
             before = self._report.last_error
             self._fail(error)
@@ -179,6 +188,7 @@ class ChunkLoop:
             level = logging.DEBUG if self._report.last_error == before else logging.ERROR
             logger.log(level, "chunk %d failed", self._report.segments, exc_info=error)
             self._must_back_off = True
+        self._handoff.release()  # last: a place is what the loop may be waiting for
 
     def _run(self) -> None:
         try:
