@@ -217,8 +217,16 @@ class Session:
 
     def _placed(self, made: Future[Chunk], begun: _Begun) -> Segment:
         """Raises what making the chunk has raised."""
+        try:
+            return self._place(made.result(), begun)
+        except BaseException:
+            with self._lock:
+                self._prompts_ahead.back()
+            raise
+
+    def _place(self, chunk: Chunk, begun: _Begun) -> Segment:
+        request, cut = begun.request, begun.cut
         with self._lock:
-            chunk, request, cut = made.result(), begun.request, begun.cut
             self._require_whole(chunk, cut)
             if self._timeline is None:
                 self._timeline = Timeline(chunk.sample_rate)

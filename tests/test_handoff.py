@@ -294,6 +294,32 @@ def test_a_segment_that_fails_while_it_is_waited_for_is_backed_off_from() -> Non
     assert BACKOFF_S[0] in clock.waits[waits:]
 
 
+def test_a_segment_that_is_being_finished_comes_before_the_end() -> None:
+    """The song ends while its last chunk is decoded."""
+    clock, handoff = FakeClock(), Handoff[Segment]()
+    source = Slow(clock, 1.4)
+
+    def until_the_end() -> Future[Segment]:
+        if len(source.begun) == 2:
+            raise OSError("the song is over")
+        return source()
+
+    loop = ChunkLoop(until_the_end, handoff, clock, lambda: 0.0, fatal=(OSError,))
+    assert loop.step()
+    source.finish(0)
+    assert handoff.poll() is not None
+    assert loop.step()
+    thread = in_thread(loop.step)
+    thread.join(0.05)
+    assert thread.is_alive()
+    assert handoff.poll() is None
+    source.finish(1)
+    thread.join(JOIN_S)
+    assert handoff.poll() is source.begun[1][1]
+    with pytest.raises(OSError, match="the song is over"):
+        handoff.poll()
+
+
 def test_the_place_of_a_segment_that_failed_is_given_back_when_its_failure_is_known() -> None:
     clock, handoff = FakeClock(), Handoff[Segment]()
     hold = threading.Event()

@@ -281,6 +281,37 @@ def test_a_producers_exception_ends_the_broadcast_with_it() -> None:
         loop.close()
 
 
+def test_what_was_made_before_the_producers_exception_is_shown_to_its_end() -> None:
+    """The last segment of a song that is to stop there. 73 frames end within a block."""
+
+    async def scenario() -> tuple[Viewer, float]:
+        handoff: Handoff[Segment] = Handoff(2)
+        broadcaster = Broadcaster(handoff, clock, InlineExecutor())
+        viewer = Viewer(broadcaster, clock)
+        for segment in segments(2, frames=73):
+            assert handoff.reserve()
+            handoff.put(segment)
+        handoff.fail(RuntimeError("the song is over"))
+        with pytest.raises(RuntimeError, match="the song is over"):
+            await broadcaster.run()
+        assert (broadcaster.playing, broadcaster.over, broadcaster.report.stalls) == (False, True, 0)
+        await asyncio.gather(*viewer.tasks)
+        with pytest.raises(SubscriptionClosedError):
+            await broadcaster.subscribe("audio").next()
+        return viewer, clock.now()
+
+    clock = FakeClock()
+    loop = VirtualLoop(clock)
+    try:
+        viewer, ended_s = loop.run_until_complete(scenario())
+    finally:
+        loop.close()
+    seconds = 146 / 24
+    assert len(viewer.of("H264")) == 146
+    assert len(viewer.of("audio")) == -(-seconds // 0.02)
+    assert ended_s - viewer.of("H264")[0][0] == pytest.approx(seconds, abs=0.05)
+
+
 def test_a_viewer_that_does_not_read_is_skipped_forward_to_a_keyframe() -> None:
     encoder = VideoEncoder("H264")
     pixels = np.zeros((64, 64, 3), np.uint8)

@@ -24,12 +24,13 @@ from scope_ltx.hosts.live.http.problems import ProblemError
 from scope_ltx.hosts.live.recording.files import RecordingFiles, open_exclusive
 from scope_ltx.hosts.live.recording.recorder import Recorder, RecordingState
 from scope_ltx.hosts.live.stream.live_stream import LiveStream
+from scope_ltx.request import Generator
 from scope_streaming.clock import SystemClock
 from scope_streaming.media.encoder import EncodedPacket
 from scope_streaming.media.fragmented_mp4 import FragmentedMp4, whole_boxes_nbytes
 from scope_streaming.media.timeline import TICKS_PER_SECOND
 from tests.fakes.coded_stream import coded_stream, read_back
-from tests.fakes.generator import TestCardGenerator
+from tests.fakes.generator import Song, TestCardGenerator
 from tests.fakes.live_app import CONFIG, ROOT, app_of, assert_problem, live, serving, until
 
 
@@ -278,6 +279,19 @@ async def test_a_disk_that_is_stuck_disturbs_no_later_recording(tmp_path: Path, 
         assert read_back(Path(stuck[0].name)).pictures
 
 
+async def test_a_stream_that_is_over_ends_its_recording(tmp_path: Path) -> None:
+    async with on_air(Song(8)) as stream, asyncio.timeout(20):
+        recorder = Recorder(stream.broadcaster, tmp_path)
+        await recorder.start()
+        while (state := recorder.state) is None or state.active:  # noqa: ASYNC110 - from another thread
+            await asyncio.sleep(0.01)
+        assert (state.error, stream.state, stream.last_error) == (None, "error", f"the stream is over: {Song.ENDED}")
+        with pytest.raises(ProblemError, match="nothing to record any more"):
+            await recorder.start()
+    written = read_back(tmp_path / state.files[0])
+    assert len(written.pictures) == pytest.approx(24 * state.seconds, abs=2)
+
+
 async def test_of_two_that_start_at_once_one_records(tmp_path: Path) -> None:
     async with on_air() as stream:
         recorder = Recorder(stream.broadcaster, tmp_path)
@@ -288,10 +302,10 @@ async def test_of_two_that_start_at_once_one_records(tmp_path: Path) -> None:
 
 
 @asynccontextmanager
-async def on_air() -> AsyncIterator[LiveStream]:
-    stream = LiveStream(TestCardGenerator, CONFIG, "a red ball", SystemClock(), "")
+async def on_air(generator: Generator | None = None) -> AsyncIterator[LiveStream]:
+    stream = LiveStream(lambda: generator or TestCardGenerator(), CONFIG, "a red ball", SystemClock(), "")
     stream.open()
-    while not stream.broadcaster.started:  # noqa: ASYNC110
+    while not stream.broadcaster.playing:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     yield stream
     await stream.close()

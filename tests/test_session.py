@@ -188,6 +188,20 @@ class Unfinished(TestCardGenerator):
         return self.chunks[-1]
 
 
+def test_a_chunk_that_fails_late_uses_up_nothing_of_a_transition_either() -> None:
+    generator = Unfinished()
+    stream = Session(generator, CONFIG, "a red ball")
+    stream.set_prompts([WeightedPrompt("a blue ball", 1.0)], 2)
+    failed = stream.begin_segment()
+    generator.chunks[0].set_exception(OSError("the decoder broke"))
+    with pytest.raises(OSError, match="the decoder broke"):
+        failed.result()
+    stream.begin_segment()
+    stream.begin_segment()
+    halfway = "50% a red ball + 50% a blue ball"
+    assert [request.prompt for request in generator.requests] == [halfway, halfway, "a blue ball"]
+
+
 def test_a_chunk_may_begin_before_the_last_one_is_finished() -> None:
     generator = Unfinished()
     stream = Session(generator, CONFIG, "a red ball", "tonight")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 
-from tests.fakes.generator import TestCardGenerator
+from tests.fakes.generator import Song, TestCardGenerator
 from tests.fakes.live_app import SDP, app_of, assert_problem, live, offer_sdp, serving, until
 
 
@@ -54,6 +54,18 @@ async def test_without_a_stream_a_viewer_is_told_to_wait() -> None:
         assert int(refused.headers["retry-after"]) > 0
         await until(client, lambda status: status["state"] == "live")
         assert (await client.head("/whep")).status_code == 200
+
+
+async def test_when_the_stream_is_over_a_viewer_is_told_so() -> None:
+    async with serving(app_of(lambda: Song(2))) as client:
+        await until(client, lambda status: status["state"] == "live")
+        ended = await until(client, lambda status: status["state"] == "error")
+        refused = await client.post("/whep", content=await offer_sdp(), headers=SDP)
+        ready = await client.get("/readyz")
+    assert ended["chunk"] == 1
+    assert_problem(refused, 409, Song.ENDED)
+    assert "retry-after" not in refused.headers
+    assert_problem(ready, 503, Song.ENDED)
 
 
 async def test_one_kind_or_vp8_alone_will_do() -> None:

@@ -6,12 +6,14 @@ without a click, so its pitch tells the position to a few milliseconds.
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from scope_ltx.request import Chunk, ChunkRequest, ChunkStats
+from scope_ltx.sound_in.track import TrackEnded
 from scope_streaming.media.timeline import exact_frame_rate, segment_samples
 from tests.fakes.whole_chunks import WholeChunks
 
@@ -44,6 +46,22 @@ class TestCardGenerator(WholeChunks):
         self._frames += count
         self._samples += length
         return Chunk(frames, samples, SAMPLE_RATE, ChunkStats(0.1, 0.7, 0.2, config.num_steps))
+
+
+class Song(TestCardGenerator):
+    """Ends with its `chunks`-th chunk, as a driving track that is to stop there."""
+
+    ENDED = "song.wav has ended after 0.75 s"
+
+    def __init__(self, chunks: int) -> None:
+        super().__init__()
+        self._left = chunks
+
+    def submit(self, request: ChunkRequest) -> Future[Chunk]:
+        if self._left == 0:
+            raise TrackEnded(self.ENDED)
+        self._left -= 1
+        return super().submit(request)
 
 
 def draw_counter(frame: npt.NDArray[np.uint8], number: int) -> None:

@@ -182,11 +182,18 @@ class Broadcaster:
         self._on_air: int | None = None
         self._tell_on_air = on_air
         self._late_s = {"audio": 0.0, "video": 0.0}
+        self._all_ready = False
+        self._over = False
 
     @property
-    def started(self) -> bool:
-        """Whether a first segment has come, so that a viewer would see something."""
-        return self._playout_clock.started
+    def playing(self) -> bool:
+        """Whether a viewer would see something: a first segment has come, and the broadcast has not ended."""
+        return self._started and not self._over
+
+    @property
+    def over(self) -> bool:
+        """The broadcast has ended: a subscription from now on is closed at once."""
+        return self._over
 
     @property
     def report(self) -> BroadcastReport:
@@ -206,7 +213,7 @@ class Broadcaster:
     @property
     def buffer_s(self) -> float:
         """Seconds of media until the last that was taken has been shown. From any thread."""
-        if not self.started:
+        if not self._started:
             return 0.0
         return max(0.0, self._playout_clock.deadline_s(self._playout.end_ticks) - self._clock.now())
 
@@ -214,6 +221,10 @@ class Broadcaster:
     def stall_s(self) -> float:
         """How long viewers had to wait so far. From any thread."""
         return self._playout_clock.stall_s
+
+    @property
+    def _started(self) -> bool:
+        return self._playout_clock.started
 
     def now(self) -> float:
         """Seconds of the clock that everything here goes by."""
@@ -227,7 +238,10 @@ class Broadcaster:
 
     def subscribe(self, stream: Stream) -> Subscription:
         subscription = Subscription(stream)
-        self._subscriptions.append(subscription)
+        if self._over:
+            subscription.close()
+        else:
+            self._subscriptions.append(subscription)
         return subscription
 
     def unsubscribe(self, subscription: Subscription) -> None:
@@ -236,15 +250,21 @@ class Broadcaster:
             self._subscriptions.remove(subscription)
 
     async def run(self) -> None:
-        """Play until the hand-off closes, then end every subscription. Raises the producer's exception."""
+        """Play until the hand-off closes, then end every subscription. Raises the producer's exception, when
+        everything that it made before has been shown."""
         loop = asyncio.get_running_loop()
         self._handoff.on_change(functools.partial(self._wake, loop))
         publishing = asyncio.create_task(self._publish(), name="publish")
         try:
-            await self._prepare(publishing)
+            failure = await self._prepare(publishing)
+            self._all_ready = True
+            self._ready_changed.set()
+            await publishing
+            raise failure
         except HandoffClosedError:
             logger.debug("the hand-off was closed: the broadcast ends")
         finally:
+            self._over = True
             self._handoff.on_change(None)
             publishing.cancel()
             await asyncio.gather(publishing, return_exceptions=True)
@@ -254,13 +274,17 @@ class Broadcaster:
     def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
         loop.call_soon_threadsafe(self._handoff_changed.set)
 
-    async def _prepare(self, publishing: asyncio.Task[None]) -> None:
+    async def _prepare(self, publishing: asyncio.Task[None]) -> BaseException:
+        """Until the producer has failed and all that it made before is encoded. Returns its exception."""
         loop = asyncio.get_running_loop()
         while True:
             if publishing.done():
                 publishing.result()
             self._take_segments()
-            blocks = self._compose() if self.started else []
+            failure = self._handoff.failure
+            if failure is not None and not self._playout.ready_ticks:
+                return failure
+            blocks = self._compose() if self._started else []
             if not blocks:
                 await self._pause()
                 continue
@@ -271,8 +295,11 @@ class Broadcaster:
             self._ready_changed.set()
 
     async def _publish(self) -> None:
+        """Until all is ready and published."""
         while True:
             while not self._ready:
+                if self._all_ready:
+                    return
                 self._ready_changed.clear()
                 await self._ready_changed.wait()
             _, _, packet = heapq.heappop(self._ready)
@@ -290,11 +317,11 @@ class Broadcaster:
                     subscription.deliver(packet)
 
     def _take_segments(self) -> None:
-        while self._buffered_s() < TAKE_AHEAD_S:
+        while self._buffered_s() < TAKE_AHEAD_S and self._handoff.failure is None:
             segment = self._handoff.poll()
             if segment is None:
                 return
-            if not self.started:
+            if not self._started:
                 self._playout_clock.start(self._clock.now() + LEAD_S / 2)
             self._note(self._playout.add(segment))
 
@@ -349,7 +376,7 @@ class Broadcaster:
         if len(self._handoff) and self._buffered_s() < TAKE_AHEAD_S:
             return
         wait_s = None
-        if self.started:
+        if self._started:
             room = FORCE_S if self._playout.ready_ticks < BLOCK_TICKS else LEAD_S - BATCH_S
             deadline_s = self._playout_clock.deadline_s(self._playout.next_ticks)
             wait_s = max(0.001, deadline_s - room - self._clock.now())

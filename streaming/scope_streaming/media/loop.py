@@ -128,8 +128,7 @@ class ChunkLoop:
         except self._abandoned:
             self._handoff.release()
         except self._fatal as error:
-            self._fail(error)
-            self._handoff.fail(error)
+            self._end(error)
             return False
         except Exception as error:
             self._lose(error)
@@ -195,8 +194,14 @@ class ChunkLoop:
             while self.step():
                 pass
         except BaseException as error:
-            self._fail(error)
-            self._handoff.fail(error)
+            self._end(error)
+
+    def _end(self, error: BaseException) -> None:
+        """There will be no further segment. One that is being finished comes first: the hand-off takes none after."""
+        if self._delivered is not None:
+            self._delivered.wait()
+        self._fail(error)
+        self._handoff.fail(error)
 
     def _wait_for_pace(self) -> bool:
         """False when stopped meanwhile. A stall is not saved up: time that playback has lost buys no lead."""

@@ -85,7 +85,7 @@ class _StreamNow(Collector):
     def collect(self) -> Iterable[Metric]:
         stream, report = self._stream, self._stream.broadcaster.report
         yield InfoMetricFamily("scope_ltx", "What runs.", {"version": __version__, "model": self._model})
-        yield _gauge("ready", "1 when a chunk was made.", float(stream.broadcaster.started))
+        yield _gauge("ready", "1 when a viewer would see something.", float(stream.broadcaster.playing))
         yield _gauge("failing", "1 when nothing is left to play and chunks fail.", float(stream.state == "error"))
         yield _gauge("uptime_seconds", "Since the stream was opened.", stream.uptime_s)
         if stream.real_time_factor is not None:

@@ -116,8 +116,8 @@ def status_router(
 
     @router.get("/readyz", responses=refusals(503))
     async def readyz() -> Health:
-        """A viewer would see something: at least one chunk was made."""
-        if not stream.broadcaster.started:
+        """A viewer would see something: at least one chunk was made, and the stream is not over."""
+        if not stream.broadcaster.playing:
             detail = stream.last_error or "no chunk was made yet"
             raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": "2"})
         return Health(status="ready")

@@ -55,8 +55,8 @@ class _Writing:
         names = tuple(path.name for path in files.paths)
         return RecordingState(self.active, names, round(files.seconds, 3), files.nbytes, self.error)
 
-    def put(self, packet: EncodedPacket) -> None:
-        """Never waits. A full queue ends the recording."""
+    def put(self, packet: EncodedPacket | None) -> None:
+        """Never waits. None: nothing follows. A full queue ends the recording."""
         if not self.active:
             return
         try:
@@ -119,7 +119,7 @@ class Recorder:
         self._writing: _Writing | None = None
         self._subscriptions: tuple[Subscription, ...] = ()
         self._starting = asyncio.Lock()
-        self._pumps: set[asyncio.Task[None]] = set()
+        self._taking: asyncio.Task[None] | None = None
 
     @property
     def state(self) -> RecordingState | None:
@@ -134,7 +134,9 @@ class Recorder:
     async def _start(self) -> RecordingState:
         if self._writing is not None and self._writing.active:
             raise ProblemError(HTTPStatus.CONFLICT, "a recording is running already: stop it first")
-        if not self._broadcaster.started:
+        if self._broadcaster.over:
+            raise ProblemError(HTTPStatus.CONFLICT, "the stream is over: there is nothing to record any more")
+        if not self._broadcaster.playing:
             detail = "there is nothing to record before the first chunk: try again"
             raise ProblemError(HTTPStatus.CONFLICT, detail, {"Retry-After": "2"})
         await self._unsubscribe()
@@ -149,8 +151,7 @@ class Recorder:
         files = RecordingFiles(path, self._open_file)
         writing = _Writing(files, lambda: self._wake(loop, subscriptions), self._max_waiting)
         self._writing, self._subscriptions = writing, subscriptions
-        for subscription in subscriptions:
-            self._pumps.add(asyncio.create_task(_pump(subscription, writing), name="recording"))
+        self._taking = asyncio.create_task(_take(subscriptions, writing), name="recording")
         logger.info("recording to %s", path)
         return writing.state
 
@@ -175,10 +176,10 @@ class Recorder:
         for subscription in self._subscriptions:
             self._broadcaster.unsubscribe(subscription)
         self._subscriptions = ()
-        for task in self._pumps:
-            task.cancel()
-        await asyncio.gather(*self._pumps, return_exceptions=True)
-        self._pumps.clear()
+        if self._taking is not None:
+            self._taking.cancel()
+            await asyncio.gather(self._taking, return_exceptions=True)
+            self._taking = None
 
     def _wake(self, loop: asyncio.AbstractEventLoop, subscriptions: Sequence[Subscription]) -> None:
         """From the writing thread: nobody should encode for a recording that is over."""
@@ -195,6 +196,12 @@ class Recorder:
         while any(each.startswith(_stem(name, number)) for each in taken):
             number += 1
         return self.directory / f"{_stem(name, number)}{SUFFIX}"
+
+
+async def _take(subscriptions: Sequence[Subscription], writing: _Writing) -> None:
+    """Until the stream is over, which ends the recording as well."""
+    await asyncio.gather(*(_pump(subscription, writing) for subscription in subscriptions))
+    writing.put(None)
 
 
 async def _pump(subscription: Subscription, writing: _Writing) -> None:

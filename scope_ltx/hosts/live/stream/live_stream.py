@@ -75,7 +75,7 @@ class LiveStream:
         """A failed chunk is an error only when nothing is left to play: the next try may come in time."""
         if self._failure is not None or (self._loop.report.failures and self.buffer_s == 0):
             return "error"
-        return "live" if self.broadcaster.started else "loading"
+        return "live" if self.broadcaster.playing else "loading"
 
     @property
     def last_error(self) -> str | None:
