@@ -46,7 +46,7 @@ from scope_ltx.sampling.guidance import NO_GUIDANCE, Guidance, guidance_of
 from scope_ltx.sampling.headroom import Demand
 from scope_ltx.sampling.loop import denoise
 from scope_streaming.clock import Clock, SystemClock
-from scope_streaming.weights.compiled import BackgroundThread
+from scope_streaming.weights.background import BackgroundThread
 from scope_streaming.weights.streamer import NoWalk
 
 logger = logging.getLogger(__name__)
@@ -89,8 +89,15 @@ class Pipeline:
     """Generates chunks with a loaded model. Stateless between chunks except for what it keeps to be quick: encoded
     prompts and inputs, merged LoRAs."""
 
-    def __init__(self, components: Components, clock: Clock, first: LTX2Config | None = None) -> None:
-        """Gives the model's blocks their places, with room for requests like `first` (None: the default).
+    def __init__(
+        self,
+        components: Components,
+        clock: Clock,
+        first: LTX2Config | None = None,
+        background: BackgroundThread | None = None,
+    ) -> None:
+        """Gives the model's blocks their places, with room for requests like `first` (None: the default). Compiles
+        in the `background` (None: one of its own), which all pipelines of a process are to share.
 
         Raises BudgetError, PinningError, ValueError for an acceleration that the device does not have.
         """
@@ -98,7 +105,7 @@ class Pipeline:
         self._device = components.device
         self._clock = clock
         self._last: Demand | None = None
-        self._background = BackgroundThread()
+        self._background = background or BackgroundThread()
         kernels = kernels_for(
             self._device, components.engine.acceleration, self._background, lambda: self._decode.busy
         )
@@ -337,17 +344,21 @@ class Pipeline:
 
 
 def load_pipeline(
-    model_dir: Path, device: str, engine: EngineOptions = DEFAULT_ENGINE, first: LTX2Config | None = None
+    model_dir: Path,
+    device: str,
+    engine: EngineOptions = DEFAULT_ENGINE,
+    first: LTX2Config | None = None,
+    background: BackgroundThread | None = None,
 ) -> Pipeline:
     """Load the published split files below `model_dir`; `device` is auto, cpu or cuda[:N], `first` what
-    will be asked of it first.
+    will be asked of it first, `background` as for `Pipeline`.
 
     Raises CheckpointError naming the file and the keys, ValueError for a device that is not there, BudgetError
     for a budget that cannot hold the model's slots, PinningError.
     """
     files, where = ModelFiles.in_directory(model_dir), resolve_device(device)
     hold_to_budget(where, engine)
-    return Pipeline(load_components(files, where, engine), SystemClock(), first)
+    return Pipeline(load_components(files, where, engine), SystemClock(), first, background)
 
 
 def hold_to_budget(device: torch.device, engine: EngineOptions) -> None:

@@ -115,10 +115,10 @@ class ChunkSources:
     def push_audio(self, samples: Samples, timestamp: int | None = None) -> None:
         """Driving sound, (1 or 2, N) float32 at 48 kHz, from any thread. While it comes, or did up to 5 s ago, it
         is the driving track, whatever the configuration names. Raises ValueError as LiveTrack."""
-        if self._live_audio is None:
-            self._live_audio = LiveTrack()
-        self._live_audio.push(samples, timestamp)
-        self._live_audio_s = self._clock.now()
+        live = self._live_audio or LiveTrack()
+        self._live_audio_s = self._clock.now()  # first: a track that seems silent is let go with what it holds
+        live.push(samples, timestamp)
+        self._live_audio = live
 
     def drives(self, config: LTX2Config) -> bool:
         """The chunk's sound is given."""

@@ -15,7 +15,8 @@ from torch.fx import Tracer
 
 from scope_ltx.sampling.denoiser import Denoiser
 from scope_ltx.sampling.workspace import CallBlock, Pass, call_block
-from scope_streaming.weights.compiled import BackgroundThread, CompiledForms, inductor, trace_shim
+from scope_streaming.weights.background import BackgroundThread
+from scope_streaming.weights.compiled import CompiledForms, inductor, trace_shim
 from scope_streaming.weights.graphs import Launch
 from tests.test_fidelity import SIGMAS, PromptEncoder, sequences
 from tests.tiny import tiny_parts

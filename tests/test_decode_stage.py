@@ -154,6 +154,41 @@ def test_beside_is_another_thread_and_the_next_start_waits_for_it() -> None:
     decode.close()
 
 
+def test_what_follows_a_decode_comes_before_the_next_one() -> None:
+    """Chunks are placed by what waits for their decode: the one after must not overtake them."""
+    decode = warmed_up()
+    begun, placing = threading.Event(), threading.Event()
+    events: list[str] = []
+
+    def place(_: object) -> None:
+        assert placing.wait(5)
+        events.append("placed")
+
+    first = decode.start(lambda _: begun.wait(5), GRID, 3)
+    first.add_done_callback(place)
+    begun.set()
+    opener = threading.Timer(0.05, placing.set)
+    opener.start()
+    decode.start(lambda _: events.append("quick"), GRID, 3, may_overlap=False)
+    assert events == ["placed", "quick"]
+    decode.close()
+
+
+def test_without_a_thread_it_raises_and_is_not_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    decode = warmed_up()
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as no_threads:
+        no_threads.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start"):
+            beside(decode)
+    assert not decode.busy
+    assert beside(decode)
+    decode.close()
+
+
 def test_what_fails_is_raised_here_or_is_in_the_future() -> None:
     decode = warmed_up()
 

@@ -285,7 +285,11 @@ async def test_a_stream_that_is_over_ends_its_recording(tmp_path: Path) -> None:
         await recorder.start()
         while (state := recorder.state) is None or state.active:  # noqa: ASYNC110 - from another thread
             await asyncio.sleep(0.01)
-        assert (state.error, stream.state, stream.last_error) == (None, "error", f"the stream is over: {Song.ENDED}")
+        assert (state.error, stream.state, stream.last_error) == (
+            None,
+            "error",
+            f"the stream is over: {Song.ENDED}",
+        )
         with pytest.raises(ProblemError, match="nothing to record any more"):
             await recorder.start()
     written = read_back(tmp_path / state.files[0])

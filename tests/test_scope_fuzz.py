@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from scope_ltx.config import LTX2Config
@@ -89,6 +89,7 @@ def time() -> VirtualTime:
 
 
 @given(sent=KWARGS)
+@example(sent={"i2v_image": torch.zeros(2), "images": ["a.png"]})
 @settings(max_examples=500, suppress_health_check=[HealthCheck.too_slow])
 def test_nothing_comes_out_of_a_call(sent: dict[str, Any], time: VirtualTime) -> None:
     """Five hundred dictionaries, each into an instance of its own, which serves on."""

@@ -38,7 +38,7 @@ PATIENCE_S = 60.0
 def scope_class(models: Path, kept_s: float = 0.0) -> type[Any]:
     clock = SystemClock()
     weights = SharedWeights(clock, loading.device_nbytes, loading.empty_caches, kept_s, worth_s=0.0)
-    parts = Parts(clock, worker_thread, weights, loading.find_model, loading.identity_of, loading.load_generator)
+    parts = Parts(clock, worker_thread, weights, loading.find_model, loading.identity_of, loading.model_loader())
     return build_pipeline_class(host_api(models), parts)
 
 

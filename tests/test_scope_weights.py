@@ -6,14 +6,21 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from scope_ltx.config import LTX2Config
 from scope_ltx.errors import GenerationCancelled
+from scope_ltx.hosts.scope.loading import model_loader
+from scope_ltx.hosts.scope.options import LoadOptions
 from scope_ltx.hosts.scope.weights import OTHERS_NBYTES, SharedWeights
-from scope_ltx.request import Chunk, ChunkRequest
+from scope_ltx.hosts.scope.worker import Generation
+from scope_ltx.prompt_mix import checked_mix
+from scope_ltx.request import Chunk, ChunkRequest, WeightedPrompt
 from scope_streaming.clock import Clock
+from scope_streaming.weights.background import BackgroundThread
 from tests.fakes.clock import FakeClock
 
 
@@ -119,6 +126,34 @@ def test_a_session_holds_the_model_until_its_thread_has_ended() -> None:
     assert load.loaded[0].closed == 0
     session.close()
     assert load.loaded[0].closed == 1
+
+
+def test_a_session_whose_thread_cannot_be_started_gives_the_model_back() -> None:
+    class NoThread:
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+        def is_alive(self) -> bool:
+            return False
+
+        def join(self, timeout: float | None = None) -> None:
+            raise AssertionError("it never ran")
+
+    released: list[str] = []
+    made = Generation(
+        Model(),
+        LTX2Config(),
+        checked_mix([WeightedPrompt("a red ball")]),
+        "",
+        FakeClock(),
+        lambda _: NoThread(),
+        lambda: released.append("once"),
+    )
+    with pytest.raises(RuntimeError, match="can't start"):
+        made.start()
+    made.stop()
+    assert made.join(1.0)
+    assert released == ["once"]
 
 
 def test_requests_take_turns_and_those_given_up_are_not_begun() -> None:
@@ -227,3 +262,18 @@ def test_what_is_being_decoded_is_waited_for() -> None:
     model.finishing[0].set_exception(GenerationCancelled("given up"))
     closing.join(10)
     assert model.closed == 1
+
+
+def test_models_of_one_process_compile_one_after_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the first one is gone: the switch interval, tracing and memory are the process's."""
+    given: list[BackgroundThread] = []
+
+    def load(*arguments: Any) -> Model:
+        given.append(arguments[-1])
+        return Model()
+
+    monkeypatch.setattr("scope_ltx.pipeline.load_pipeline", load)
+    loader = model_loader()
+    for _ in range(2):
+        loader(tmp_path, LoadOptions(device="cpu"), LTX2Config()).close()
+    assert given[0] is given[1]

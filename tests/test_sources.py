@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,35 @@ def test_a_driving_track_goes_on_and_ends_as_told(sources: ChunkSources, tmp_pat
     assert not rest.output[:, -1000:].any()
     with pytest.raises(TrackEnded, match=r"track\.wav has ended after"):
         take(sources, wanted)
+
+
+class Interrupted(FakeClock):
+    """Lets another thread in whenever it is looked at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meanwhile: Callable[[], object] | None = None
+
+    def now(self) -> float:
+        other, self.meanwhile = self.meanwhile, None
+        if other is not None:
+            other()
+        return super().now()
+
+
+def test_sound_that_comes_after_silence_is_kept_however_soon_a_chunk_looks() -> None:
+    clock = Interrupted()
+    sources = ChunkSources(clock)
+    sources.push_audio(hiss(CHUNK), 0)
+    clock.advance(6.0)
+    assert not sources.drives(CONFIG)
+    sound = hiss(2 * CHUNK)
+    clock.meanwhile = lambda: sources.drives(CONFIG)
+    sources.push_audio(sound)
+    driving = made(sources, CONFIG).driving
+    assert driving is not None
+    assert np.array_equal(driving.output, sound[:, :CHUNK])
+    sources.close()
 
 
 def test_live_sound_drives_while_it_comes(sources: ChunkSources, clock: FakeClock) -> None:

@@ -56,13 +56,21 @@ class DecodeStage:
             self._stream.wait_stream(torch.cuda.current_stream(self._device))
         captured = self._video.replays(grid) and (audio_tokens is None or self._audio.replays(audio_tokens))
         if may_overlap and captured:
-            self._idle.clear()
-            future = self._worker.submit(work, True)
-            future.add_done_callback(lambda _: self._idle.set())
-            return future
+            return self._beside(work)
         finished: Future[T] = Future()
         finished.set_result(work(False))
         return finished
+
+    def _beside(self, work: Callable[[bool], T]) -> Future[T]:
+        self._idle.clear()
+        try:
+            future = self._worker.submit(work, True)
+        except RuntimeError:  # no thread can be started
+            self._idle.set()
+            raise
+        # Behind the work and whatever waits for its end, so that chunks are placed in their order.
+        self._worker.submit(self._idle.set)
+        return future
 
     @torch.inference_mode()
     def decode(self, latents: Latents, grid: Grid, samples: int | None) -> tuple[Tensor, Tensor | None]:

@@ -12,7 +12,8 @@ import torch
 from scope_ltx.engine import Acceleration
 from scope_ltx.models.antialias import Activation, antialiased_snake
 from scope_ltx.sampling.workspace import CallBlock, call_block
-from scope_streaming.weights.compiled import Background, CompiledForms, Forms, PlainForm, inductor
+from scope_streaming.weights.background import Background
+from scope_streaming.weights.compiled import CompiledForms, Forms, PlainForm, inductor
 from scope_streaming.weights.graphs import BlockRunner, EagerRunner, GraphRunner
 
 

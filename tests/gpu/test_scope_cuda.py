@@ -45,7 +45,7 @@ def test_five_loads_and_unloads_leave_the_devices_memory(small_model_dir: Path, 
     """No collector runs: the instance and its model go with the last reference."""
     clock = SystemClock()
     weights = SharedWeights(clock, loading.device_nbytes, loading.empty_caches, kept_s=0.0)
-    parts = Parts(clock, worker_thread, weights, loading.find_model, loading.identity_of, loading.load_generator)
+    parts = Parts(clock, worker_thread, weights, loading.find_model, loading.identity_of, loading.model_loader())
     cls = build_pipeline_class(host_api(tmp_path), parts)
     threads = set(threading.enumerate())  # tests before may have left some that are ending
     seen = []

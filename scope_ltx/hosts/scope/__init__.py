@@ -27,6 +27,6 @@ def pipeline_class() -> type[Any]:
         weights=SharedWeights(clock, loading.device_nbytes, loading.empty_caches),
         find=loading.find_model,
         identity=loading.identity_of,
-        load=loading.load_generator,
+        load=loading.model_loader(),
     )
     return build_pipeline_class(import_host(), parts)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import platformdirs
@@ -22,6 +23,7 @@ from scope_ltx.manifest import ModelFiles, load_manifest, survey
 from scope_ltx.model_directory import model_directory
 from scope_ltx.models.small import ensure_small_model
 from scope_ltx.request import Chunk, ChunkRequest, Generator
+from scope_streaming.weights.background import BackgroundThread
 from scope_streaming.weights.streams import own_stream
 
 SMALL = "small"
@@ -45,8 +47,13 @@ def identity_of(directory: Path, options: LoadOptions) -> Hashable:
     return (files, upsampler.is_file(), options.device, options.engine)
 
 
-def load_generator(directory: Path, options: LoadOptions, first: LTX2Config) -> Generator:
-    """Raises as `load_pipeline`."""
+def model_loader() -> Callable[[Path, LoadOptions, LTX2Config], Generator]:
+    """How a process loads its models: a function of the directory, the options and what is asked first, which
+    raises as `load_pipeline`. The models take turns at compiling, also when one has gone while it was compiled."""
+    return partial(_load, BackgroundThread())
+
+
+def _load(background: BackgroundThread, directory: Path, options: LoadOptions, first: LTX2Config) -> Generator:
     from scope_ltx.pipeline import hold_to_budget, load_pipeline, resolve_device
 
     device = resolve_device(options.device)
@@ -58,7 +65,7 @@ def load_generator(directory: Path, options: LoadOptions, first: LTX2Config) -> 
 
     try:
         with lane.entered():
-            pipeline = load_pipeline(directory, options.device, options.engine, first)
+            pipeline = load_pipeline(directory, options.device, options.engine, first, background)
     except BaseException:
         closed()
         raise

@@ -260,7 +260,7 @@ def pins_of(value: object, config: Mapping[str, Any], report: Report) -> object:
     if not isinstance(value, list | tuple) or not any(isinstance(item, str) for item in value):
         return value
     frames = config["num_frames"] if isinstance(config["num_frames"], int) else FRAME_MULTIPLE + 1
-    places = range(FRAME_MULTIPLE if config["i2v_image"] else 0, min(frames, 1 << 12), FRAME_MULTIPLE)
+    places = range(0 if _is_empty(config["i2v_image"]) else FRAME_MULTIPLE, min(frames, 1 << 12), FRAME_MULTIPLE)
     paths = list(value)[: len(places)]
     if len(value) > len(paths):
         report(f"images: a chunk of {frames} frames has {len(places)} places for pictures, got {len(value)}")

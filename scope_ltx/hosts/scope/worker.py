@@ -114,8 +114,9 @@ class Generation:
     def start(self) -> None:
         """Once more does nothing."""
         if self._worker is None and not self._stopped:
-            self._worker = self._workers(self)
-            self._worker.start()
+            worker = self._workers(self)
+            worker.start()  # where no thread can be started, nothing is there to wait for
+            self._worker = worker
 
     def retry(self) -> None:
         """Something has changed: what failed is tried again now."""

@@ -197,7 +197,8 @@ class ChunkLoop:
             self._end(error)
 
     def _end(self, error: BaseException) -> None:
-        """There will be no further segment. One that is being finished comes first: the hand-off takes none after."""
+        """There will be no further segment. The one that is being finished comes first: the hand-off takes none
+        after."""
         if self._delivered is not None:
             self._delivered.wait()
         self._fail(error)

@@ -8,17 +8,16 @@ host; begun with the first chunk, it made that one take 26 s). The first chunk a
 from __future__ import annotations
 
 import logging
-import sys
-import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 import torch
 from torch._inductor.loop_body import InterpreterShim
+
+from scope_streaming.weights.background import Background
 
 logger = logging.getLogger(__name__)
 
@@ -28,22 +27,10 @@ Call_co = TypeVar("Call_co", bound=Callable[..., Any], covariant=True)
 CHUNKS_BEFORE = 2
 """The first warms up and captures the blocks, the second captures the decoders."""
 
-SWITCH_INTERVAL_S = 0.0002
-
 ATTEMPTS = 2
 SHAPES = 16
 """Shapes of work whose progress is remembered; a stream uses a few."""
 RECOMPILES = 4 * SHAPES
-
-
-class Background(Protocol):
-    """Runs tasks on another thread, one at a time."""
-
-    @property
-    def busy(self) -> bool:
-        """A task runs, or waits for its turn."""
-
-    def start(self, task: Callable[[], None]) -> None: ...
 
 
 class Forms(Protocol[Call_co]):
@@ -126,53 +113,6 @@ class CompiledForms(Generic[Call]):
         logger.exception("compiling has failed; what was to be compiled runs as it is")
         progress.failed += 1
         progress.chunks = 0
-
-
-class BackgroundThread:
-    """Daemon threads: a process that ends does not wait for inductor, which may have half a minute to go."""
-
-    def __init__(self) -> None:
-        self._turn = threading.Lock()
-        self._counting = threading.Lock()
-        self._tasks = 0
-
-    @property
-    def busy(self) -> bool:
-        return self._tasks > 0
-
-    def start(self, task: Callable[[], None]) -> None:
-        self._count(1)
-        try:
-            threading.Thread(target=self._run, args=(task,), name="compiler", daemon=True).start()
-        except RuntimeError:  # no thread can be started
-            self._count(-1)
-            raise
-
-    def _run(self, task: Callable[[], None]) -> None:
-        try:
-            with self._turn, quick_switching():
-                task()
-        finally:
-            self._count(-1)
-
-    def _count(self, change: int) -> None:
-        with self._counting:
-            self._tasks += change
-
-
-@contextmanager
-def quick_switching() -> Iterator[None]:
-    """Threads hand the interpreter over 25 times as often, for the process and while this lasts.
-
-    Every operation on a tensor gives the interpreter up for a moment. Beside a compiler, which never waits, it
-    comes back only after the switch interval: 5 ms for each of a chunk's 600 operations would be 3 s.
-    """
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
 
 
 def trace_shim() -> None:

@@ -10,9 +10,11 @@ import re
 import secrets
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from pathlib import Path
+from stat import S_ISREG
 from typing import BinaryIO
 
 from scope_ltx.hosts.live.http.problems import BadFieldsError, FieldProblem, ProblemError
@@ -116,9 +118,9 @@ class UploadStore:
 
     def stored(self) -> list[Stored]:
         """What is there, the newest first."""
-        files = [path for path in self._files() if _NAME.fullmatch(path.name)]
-        files.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
-        return [Stored(path, _kind_of(path), path.stat().st_size) for path in files]
+        found = {path: stat for path, stat in self._files().items() if _NAME.fullmatch(path.name)}
+        newest_first = sorted(found, key=lambda path: found[path].st_mtime_ns, reverse=True)
+        return [Stored(path, _kind_of(path), found[path].st_size) for path in newest_first]
 
     def remove(self, name: str) -> None:
         """Raises ProblemError 404 for a name that is not there, 409 for a file that a parameter names."""
@@ -182,22 +184,26 @@ class UploadStore:
 
     def _make_room(self, nbytes: int) -> None:
         """Raises ProblemError 507 when what must stay leaves no room."""
-        files = self._files()
-        total = sum(path.stat().st_size for path in files) + nbytes
+        found = self._files()
+        total = sum(stat.st_size for stat in found.values()) + nbytes
         used = self._used()
-        old = [path for path in files if _NAME.fullmatch(path.name) and str(path.resolve()) not in used]
-        for path in sorted(old, key=lambda path: path.stat().st_mtime_ns):
+        old = [path for path in found if _NAME.fullmatch(path.name) and str(path.resolve()) not in used]
+        for path in sorted(old, key=lambda path: found[path].st_mtime_ns):
             if total <= self._limits.total_nbytes:
                 return
-            total -= path.stat().st_size
+            total -= found[path].st_size
             path.unlink()
             logger.info("the upload %s has made room for a newer one", path.name)
         if total > self._limits.total_nbytes:
             detail = f"uploads may take {self._limits.total_nbytes // MEBI} MiB together, and the stream uses them"
             raise ProblemError(HTTPStatus.INSUFFICIENT_STORAGE, detail)
 
-    def _files(self) -> list[Path]:
-        return [path for path in self.directory.iterdir() if path.is_file()] if self.directory.is_dir() else []
+    def _files(self) -> dict[Path, os.stat_result]:
+        found = {}
+        for path in self.directory.iterdir() if self.directory.is_dir() else ():
+            with suppress(FileNotFoundError):  # another upload's, which its check has renamed meanwhile
+                found[path] = path.stat()
+        return {path: stat for path, stat in found.items() if S_ISREG(stat.st_mode)}
 
     def _used(self) -> set[str]:
         return {str(Path(path).resolve()) for path in self._in_use()}
