@@ -14,7 +14,7 @@ SHARED = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 	-m "not (network or browser or alone or slow)"
 READY := $(VENV)/.ready-$(notdir $(CONSTRAINTS))
 
-.PHONY: demo test test-fast soak check format bench-small clean
+.PHONY: demo test test-fast fuzz soak check format bench-small clean
 
 demo: $(READY)
 	$(BIN)/scope-ltx serve --model small
@@ -29,6 +29,10 @@ test: test-fast
 test-fast: $(READY)
 	$(SHARED)
 	$(BIN)/python -m pytest $(CHOICE) -m "alone and not (network or browser or slow)"
+
+# The property tests with examples that no run has had before.
+fuzz: $(READY)
+	$(SHARED) --hypothesis-profile=explore -m "hypothesis and not (network or browser or alone or slow)"
 
 # A show of three minutes with a camera, prompts and viewers that come and go; half an hour of it with
 # SCOPE_LTX_SOAK_SECONDS=1800. docs/reliability.md has the result.

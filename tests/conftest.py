@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# A shared machine stalls for longer than any deadline; a failure prints how to have it again.
-settings.register_profile("scope-ltx", deadline=None, print_blob=True)
+# A shared machine stalls for longer than any deadline; a failure prints how to have it again. The examples are the
+# same in every run, so that a change is judged by what it changes; `make fuzz` looks for new ones.
+settings.register_profile("scope-ltx", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None, print_blob=True)
 settings.load_profile("scope-ltx")
 
 

@@ -208,11 +208,12 @@ def open_files() -> int:
 @pytest.fixture
 def nothing_left() -> Iterator[None]:
     gc.collect()
-    files, threads = open_files(), threading.active_count()
+    files, threads = open_files(), set(threading.enumerate())
     yield
     gc.collect()
-    assert open_files() == files
-    assert threading.active_count() == threads
+    # Less is no leak: threads of tests before this one may end meanwhile.
+    assert open_files() <= files
+    assert set(threading.enumerate()) <= threads
 
 
 @settings(

@@ -102,7 +102,9 @@ async def test_the_picture_follows_the_camera(visit: Visit, generator: MirrorGen
     delays_s = []
     for turn_s in turned_s[:-1]:
         delays_s.append(min(after_s for after_s in followed_s if after_s > turn_s) - turn_s)
-    assert max(delays_s) < SLOWEST_S, delays_s
+    # After a stall the server keeps up to half a second in hand, so that there is no second one.
+    stall_s = (await visit.page.evaluate("fetch('api/status').then((answer) => answer.json())"))["stall_s"]
+    assert max(delays_s) < SLOWEST_S + min(0.5, stall_s), delays_s
     for light in (True, False):
         camera, picture = (np.median(colours[is_light(colours) == light], axis=0) for colours in (filmed, shown))
         assert np.abs(picture - camera * TINT).max() <= 8, (camera, picture)

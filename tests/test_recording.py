@@ -192,6 +192,7 @@ async def test_recording_starts_and_stops_live_and_is_what_viewers_get(tmp_path:
         assert status["recording"]["active"]
         done = (await client.delete("/api/recording")).json()
         assert (done["active"], done["error"]) == (False, None)
+        stalls = (await client.get("/api/status")).json()["stalls"]
         (name,) = done["files"]
         assert (await client.get("/api/recordings")).json() == [{"name": name, "nbytes": done["nbytes"]}]
         file = await client.get(f"/api/recordings/{name}")
@@ -201,8 +202,9 @@ async def test_recording_starts_and_stops_live_and_is_what_viewers_get(tmp_path:
             assert (await client.get(f"/api/recordings/{wrong}")).status_code == 404
     pictures = read_back(tmp_path / "rec" / name).pictures
     assert len(pictures) > 24
-    gaps = {late - early for early, late in itertools.pairwise(pictures)}
-    assert gaps == {TICKS_PER_SECOND // 24}
+    gaps = [late - early for early, late in itertools.pairwise(pictures)]
+    # A process that is held up for a quarter of a second stalls, which stays a gap.
+    assert sum(gap != TICKS_PER_SECOND // 24 for gap in gaps) <= stalls
 
 
 async def test_shutdown_finishes_the_recording(tmp_path: Path) -> None:

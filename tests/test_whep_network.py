@@ -42,7 +42,7 @@ async def test_a_minute_of_watching(server: Server) -> None:
             await asyncio.sleep(0.25)
         status = await server.status()
 
-    assert status["stalls"] == 0
+    assert machine.own_stalls(status["stalls"]) == 0
     assert status["video_codec"] == "H.264"
     assert re.fullmatch(r"\w+ \((hardware|software)\)", status["video_encoder"])
     assert len(viewer.video) > 0.97 * FRAME_RATE * (DURATION_S - 1)
@@ -78,7 +78,7 @@ async def test_a_viewer_that_vanishes_disturbs_nobody(server: Server, tmp_path: 
             await asyncio.sleep(0.5)
         status = await server.status()
 
-    assert status["stalls"] == 0
+    assert machine.own_stalls(status["stalls"]) == 0
     # From the kill on: before it, the other process has just imported half of PyPI on the same cores.
     assert viewer.stalls_s(machine, since_s=killed_s) == []
     assert viewer.received_share() >= 0.99

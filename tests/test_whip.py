@@ -134,10 +134,10 @@ async def test_of_two_newcomers_one_replaces_a_silent_sender() -> None:
         def push_frame(self, *_: object) -> None: ...
         def push_audio(self, *_: object) -> None: ...
 
-    ingest = Ingest(Nowhere(), lambda: (64, 64), silent_s=0.5)
+    ingest = Ingest(Nowhere(), lambda: (64, 64), silent_s=2.0)
     first, *newcomers = [await sending_offer("video") for _ in range(3)]
     await ingest.publish(first)
-    await asyncio.sleep(0.6)
+    await asyncio.sleep(2.1)
     answers = await asyncio.gather(*map(ingest.publish, newcomers), return_exceptions=True)
     (refused,) = [one for one in answers if isinstance(one, ProblemError)]
     assert refused.status == 503

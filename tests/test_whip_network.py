@@ -68,13 +68,14 @@ async def test_ffmpeg_sends_and_a_viewer_sees_and_hears_it(profile: str) -> None
 async def test_gstreamer_sends_and_another_one_sees_and_hears_it(codec: str) -> None:
     """Its tone of 700 Hz at a volume of 0.3 is -13.5 dB. Each deletes its resource when it goes."""
     with mirror_server() as url:
-        async with gst_running("publish", f"{url}/whip", "--seconds", "14", "--codec", codec) as publisher:
+        async with gst_running("publish", f"{url}/whip", "--seconds", "60", "--codec", codec) as publisher:
             await camera_on_air(url, 20)
             async with gst_running("play", f"{url}/whep", "--seconds", "6") as player:
                 seen, complaint = await asyncio.wait_for(player.communicate(), 20)
             assert player.returncode == 0, complaint.decode()
             told = json.loads(seen)
             assert (await status_of(url))["viewers"] == 0
+            publisher.terminate()
             _, complaint = await asyncio.wait_for(publisher.communicate(), 20)
             assert publisher.returncode == 0, complaint.decode()
     assert told["size"] == [384, 640]

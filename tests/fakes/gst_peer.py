@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
 import urllib.error
@@ -78,7 +79,7 @@ def counter_of(luma: bytes, stride: int, width: int) -> int:
 
 
 class Peer:
-    """One pipeline, one connection. `run` for some seconds, then DELETE."""
+    """One pipeline, one connection. `run` for some seconds or until SIGTERM, then DELETE."""
 
     def __init__(self, pipeline: Gst.Pipeline, url: str, token: str) -> None:
         self.url, self.token = url, token
@@ -111,6 +112,7 @@ class Peer:
         bus.connect("message::error", lambda _, message: self._fail(str(message.parse_error())))
         bus.connect("message::element", self._heard)
         GLib.timeout_add(int(seconds * 1000), self.loop.quit)
+        GLib.unix_signal_add(GLib.PRIORITY_DEFAULT, signal.SIGTERM, self.loop.quit)
         self.pipeline.set_state(Gst.State.PLAYING)
         self.loop.run()
         self.pipeline.set_state(Gst.State.NULL)

@@ -22,13 +22,12 @@ from tests.fakes.colours import LEFT_HZ, RIGHT_HZ, SAMPLE_RATE
 
 
 class ColourTrack(VideoStreamTrack):
-    """Two blocks of colour that trade places: never black, never the same twice in a row."""
+    """A block of colour that falls, and begins anew: never black, never the same twice in a row."""
 
     async def recv(self) -> av.VideoFrame:
         pts, time_base = await self.next_timestamp()
-        phase = pts * float(time_base) * 2.0
         picture = np.full((384, 320, 3), (40, 60, 110), np.uint8)
-        top = int(140 + 100 * np.sin(phase))
+        top = int(240 * (0.7 * pts * float(time_base) % 1))
         picture[top : top + 100, 60:260] = (230, 150, 80)
         frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
         frame.pts, frame.time_base = pts, time_base

@@ -17,6 +17,7 @@ from tests.fakes.sleepers import BEAT_S, LATE_S
 
 STALL_S = 0.150
 MACHINE_LATE_S = 0.05
+SERVER_LATE_S = 0.2
 SLEEPERS = Path(__file__).with_name("sleepers.py")
 
 
@@ -38,6 +39,11 @@ class Machine:
 
     def excuses(self, at_s: float) -> bool:
         return self.late_at(at_s) >= MACHINE_LATE_S
+
+    def own_stalls(self, counted: int) -> int:
+        """Of the stalls that a server has counted: none where a process that only sleeps was held up as well. It
+        counts one when it is itself a quarter of a second late."""
+        return 0 if self.largest_delay_s >= SERVER_LATE_S else counted
 
     def stalls_of_others(self, gaps_s: Iterable[tuple[float, float]], over_s: float = STALL_S) -> list[float]:
         """Of gaps, as when they ended and how long they were, those of more than `over_s` that are not its own."""

@@ -138,6 +138,7 @@ class SteppedWorker:
         while self._alive:
             self._generator.finish()
             self.pump()
+        self._thread.join()
 
     def sleep(self, until_s: float, stop: threading.Event) -> None:
         """Of its own thread."""

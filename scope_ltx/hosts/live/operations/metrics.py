@@ -24,7 +24,8 @@ SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0)
 
 
 class ChunkMetrics:
-    """What is counted per chunk. Thread-safe, as prometheus_client's metrics are. One registry per application."""
+    """What is counted per chunk. Thread-safe; one scrape has all of a chunk or nothing. One registry per
+    application."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -55,16 +56,24 @@ class ChunkMetrics:
             registry=here,
         )
         ProcessCollector(registry=here)
+        self._whole = threading.Lock()
+
+    def text(self) -> bytes:
+        """In Prometheus' text form."""
+        with self._whole:
+            return generate_latest(self.registry)
 
     def made(self, chunk: MadeChunk) -> None:
         stats = chunk.stats
-        for stage, seconds in (("text", stats.text_s), ("denoise", stats.denoise_s), ("decode", stats.decode_s)):
-            self._stages.labels(stage).observe(seconds)
-        self._chunks.inc()
-        self._media.inc(chunk.media_s)
-        self._copied.inc(stats.copied_nbytes)
-        self._device.set(stats.device_nbytes)
-        self._pinned.set(stats.pinned_nbytes)
+        stages = (("text", stats.text_s), ("denoise", stats.denoise_s), ("decode", stats.decode_s))
+        with self._whole:
+            for stage, seconds in stages:
+                self._stages.labels(stage).observe(seconds)
+            self._chunks.inc()
+            self._media.inc(chunk.media_s)
+            self._copied.inc(stats.copied_nbytes)
+            self._device.set(stats.device_nbytes)
+            self._pinned.set(stats.pinned_nbytes)
 
     def failed(self, error: BaseException) -> None:
         self._failures.labels(type(error).__name__).inc()
@@ -136,7 +145,7 @@ def metrics_router(metrics: ChunkMetrics, stream: LiveStream, viewers: Viewers, 
         """Counters and gauges in Prometheus' text form."""
         now = CollectorRegistry()
         now.register(_StreamNow(stream, model, await viewer_stats(viewers.connections())))
-        text = generate_latest(now) + generate_latest(metrics.registry)
+        text = generate_latest(now) + metrics.text()
         return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     return router

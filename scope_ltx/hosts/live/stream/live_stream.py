@@ -26,8 +26,9 @@ from scope_streaming.media.segment import Segment
 logger = logging.getLogger(__name__)
 
 StreamState = Literal["loading", "live", "error"]
-STOP_TIMEOUT_S = 1.5
-"""A chunk gives up at its next step. What takes longer is left to the end of the process (daemon thread)."""
+STOP_TIMEOUT_S = 1.2
+"""A chunk gives up at its next step. What takes longer is left to the end of the process (daemon thread), which is
+to come within 2 s of SIGTERM: last answers take .3 s of them, and a busy machine some tenths."""
 
 
 class LiveStream:
