@@ -83,6 +83,8 @@ class Session:
         self._cancel: threading.Event | None = None
         self._closed = False
         self._finishing: Future[Segment] | None = None
+        self._newest: _Begun | None = None
+        self._lost: _Begun | None = None
         self._kept: Kept | None = None
         self._notes: tuple[str, ...] = ()
         self._stats: ChunkStats | None = None
@@ -159,6 +161,7 @@ class Session:
         future; there also ValueError when the generator's sound is not as long as its picture. A chunk that
         failed leaves no gap.
         """
+        self._take_back_lost()
         begun = self._begin()
         try:
             chunk = self._generator.submit(begun.request)
@@ -168,6 +171,7 @@ class Session:
                 self._prompts_ahead.back()
             raise
         begun.taken.commit()
+        self._newest = begun
         self._finishing = _then(chunk, lambda made: self._placed(made, begun))
         return self._finishing
 
@@ -222,7 +226,15 @@ class Session:
         except BaseException:
             with self._lock:
                 self._prompts_ahead.back()
+                self._lost = begun
             raise
+
+    def _take_back_lost(self) -> None:
+        """What a chunk that failed late had taken of song and reference, if no other was begun meanwhile."""
+        with self._lock:
+            lost, self._lost = self._lost, None
+        if lost is not None and lost is self._newest:
+            lost.taken.take_back()
 
     def _place(self, chunk: Chunk, begun: _Begun) -> Segment:
         request, cut = begun.request, begun.cut

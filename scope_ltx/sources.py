@@ -1,7 +1,8 @@
 """What a configuration names, opened and read for each chunk: images, reference video, driving track, voice.
 
 Belongs to the generation thread, except for `push_frame` and `push_audio`. A path that stays the same keeps its
-file open and its position; another one is opened, and clearing it closes.
+file open and its position, also when something else is to follow its end; another one is opened, and clearing it
+closes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from scope_ltx.config import LTX2Config
+from scope_ltx.config import MAX_CHUNK_S, LTX2Config
 from scope_ltx.inputs import ChunkInputs, DrivingSound, PinnedImage, Pixels, Samples
 from scope_ltx.media_in.frame_times import FrameTimes
 from scope_ltx.media_in.live import LiveReference
@@ -28,7 +29,7 @@ from scope_ltx.sound_in.voice import VoiceClip, read_voice
 from scope_ltx.splice import Cut, Kept
 from scope_streaming.clock import Clock
 
-LIVE_WINDOW_S = 30.0
+LIVE_WINDOW_S = MAX_CHUNK_S
 LIVE_HOLD_S = 5.0
 """A live source that falls silent keeps its last picture for so long; then the configuration governs again."""
 LIVE_GONE_S = 60.0
@@ -38,8 +39,11 @@ LIVE_NOTED_S = 1.0
 LIVE_LATE_S, LIVE_SPARE_S = 0.12, 0.05
 """Live sound beside a live picture, which is the newest always: what waits longer than the first beyond its chunk
 has fallen behind. It is let go but for the second, which evens out when chunks begin."""
-LIVE_NBYTES = 512 * 2**20
-"""Of pushed frames: at 512x512 and 30 fps they last 22 s."""
+LIVE_LAG_S = 15.0
+"""Live sound alone may wait so long beyond its chunk: a chunk that is made early hears some silence, and what it
+missed plays later."""
+LIVE_NBYTES = 768 * 2**20
+"""Of pushed frames: at 1280x704 and 30 fps they last 10 s. A longer chunk has fewer a second."""
 KEPT_IMAGES = 40
 
 Opened = TypeVar("Opened", bound="Closeable")
@@ -51,10 +55,12 @@ class Closeable(Protocol):
 
 @dataclass(frozen=True)
 class Taken:
-    """One chunk's inputs. `commit` moves the sources on once the chunk is being made. `notes` are for the user."""
+    """One chunk's inputs. `commit` moves the sources on once the chunk is being made; `take_back` undoes that when
+    it has failed after all and no other was taken since. `notes` are for the user."""
 
     inputs: ChunkInputs
     commit: Callable[[], None]
+    take_back: Callable[[], None]
     notes: tuple[str, ...] = ()
 
 
@@ -115,7 +121,7 @@ class ChunkSources:
     def push_audio(self, samples: Samples, timestamp: int | None = None) -> None:
         """Driving sound, (1 or 2, N) float32 at 48 kHz, from any thread. While it comes, or did up to 5 s ago, it
         is the driving track, whatever the configuration names. Raises ValueError as LiveTrack."""
-        live = self._live_audio or LiveTrack()
+        live = self._live_audio or LiveTrack(MAX_CHUNK_S + LIVE_LAG_S)
         self._live_audio_s = self._clock.now()  # first: a track that seems silent is let go with what it holds
         live.push(samples, timestamp)
         self._live_audio = live
@@ -132,11 +138,11 @@ class ChunkSources:
         Raises MediaInputError and SoundFileError naming the file, TrackEnded after a track that is to stop,
         ValueError for inputs that do not go together.
         """
-        pins, pin_notes = self._pins(config, beside_tail=kept is not None)
-        notes = (*pin_notes, *self._silence_notes(config))
+        pins, pin_notes = self._pins(config, repeated=0 if kept is None else len(kept.tail.frames))
         source = self._reference_source(config)
         reference = None if source is None else self._reference_frames(source, config, cut)
         driving, stretch = self._driving(config, cut)
+        notes = (*pin_notes, *self._live_notes(config), *_damage_notes(stretch))
         voice = self._voice_of(config)
         inputs = ChunkInputs(
             pins,
@@ -147,12 +153,19 @@ class ChunkSources:
             camera_may_come=self._camera_may_come and (source is None or source is self._live_frames),
         )
 
+        place = self._reference_at
+
         def commit() -> None:
-            self._reference_at += Fraction(cut.samples, SAMPLE_RATE)
+            self._reference_at = place + Fraction(cut.samples, SAMPLE_RATE)
             if stretch is not None:
                 stretch[0].commit(stretch[1])
 
-        return Taken(inputs, commit, (*notes, *(voice.notes if voice else ())))
+        def take_back() -> None:
+            self._reference_at = place
+            if stretch is not None:
+                stretch[0].take_back(stretch[1])
+
+        return Taken(inputs, commit, take_back, (*notes, *(voice.notes if voice else ())))
 
     def close(self) -> None:
         self._reference.close()
@@ -162,18 +175,21 @@ class ChunkSources:
                 live.close()
         self._images.clear()
 
-    def _pins(self, config: LTX2Config, *, beside_tail: bool) -> tuple[tuple[PinnedImage, ...], tuple[str, ...]]:
+    def _pins(self, config: LTX2Config, *, repeated: int) -> tuple[tuple[PinnedImage, ...], tuple[str, ...]]:
+        """Without those among the frames that are `repeated` from the chunk before: these are not shown again."""
         pins = all_pins(config.i2v_image, config.i2v_strength, config.images, config.num_frames)
-        held = [pin for pin in pins if beside_tail and pin.frame_idx == 0]
-        note = (
-            "the image at frame 0 held the first chunk; this one goes on from the chunk before (continuity extend)"
+        held = [pin for pin in pins if pin.frame_idx < repeated]
+        notes = (
+            f"the image at frame {pin.frame_idx} held the first chunk; this one goes on from the chunk before, "
+            f"of which it repeats {repeated} frames (continuity extend)"
+            for pin in held
         )
         found = tuple(
             PinnedImage(self._image(pin.path, config), pin.frame_idx, pin.strength)
             for pin in pins
             if pin not in held
         )
-        return found, (note,) if held else ()
+        return found, tuple(notes)
 
     def _image(self, path: str, config: LTX2Config) -> Pixels:
         key = (_identity(path), config.height, config.width, config.image_fit)
@@ -185,8 +201,8 @@ class ChunkSources:
         return self._images[key]
 
     def _reference_frames(self, source: ReferenceSource, config: LTX2Config, cut: Cut) -> Pixels:
-        # A chunk that repeats frames looks at what the reference showed with them.
-        start = max(Fraction(0), self._reference_at - Fraction(cut.overlap_samples, SAMPLE_RATE))
+        # A chunk that repeats frames looks at what the reference showed with them: before its first, its first.
+        start = self._reference_at - Fraction(cut.overlap_samples, SAMPLE_RATE)
         times = FrameTimes(start, config.num_frames, cut.rate)
         return source.frames(times, config.height, config.width, config.image_fit)
 
@@ -200,11 +216,11 @@ class ChunkSources:
         rate = Fraction(config.frame_rate).limit_denominator(1001)
         folder_rate = rate if Path(path).is_dir() else None
         source, opened = self._reference.get(
-            (path, folder_rate, config.reference_at_end),
-            lambda: open_reference(path, rate, config.reference_at_end),
+            (path, folder_rate), lambda: open_reference(path, rate, config.reference_at_end)
         )
-        if opened:
-            self._reference_at = Fraction(0)
+        self._reference_at = (
+            Fraction(0) if opened else source.end_with(config.reference_at_end, self._reference_at)
+        )
         return source
 
     def _driving(self, config: LTX2Config, cut: Cut) -> tuple[DrivingSound | None, tuple[Track, Stretch] | None]:
@@ -212,15 +228,16 @@ class ChunkSources:
         if track is None:
             self._track.close()
             return None, None
-        if self.live and isinstance(track, LiveTrack):
+        if isinstance(track, LiveTrack):
             self._keep_up(track, cut)
         tokens = ChunkGeometry.of(config).audio_tokens
         stretch = track.peek(cut.samples, tokens, cut.overlap_samples)
         return DrivingSound(stretch.output, stretch.model), (track, stretch)
 
     def _keep_up(self, track: LiveTrack, cut: Cut) -> None:
-        if track.counts.waiting > cut.samples + LIVE_LATE_S * SAMPLE_RATE:
-            track.catch_up(cut.samples + round(LIVE_SPARE_S * SAMPLE_RATE))
+        late_s, spare_s = (LIVE_LATE_S, LIVE_SPARE_S) if self.live else (LIVE_LAG_S, LIVE_LAG_S)
+        if track.counts.waiting > cut.samples + late_s * SAMPLE_RATE:
+            track.catch_up(cut.samples + round(spare_s * SAMPLE_RATE))
 
     def _track_of(self, config: LTX2Config) -> Track | None:
         live = self._live_track()
@@ -228,9 +245,8 @@ class ChunkSources:
             # It may have fallen silent since the chunk was cut as one that it drives: then that is silent, too.
             return live or self._live_audio
         path = config.audio_input
-        track, _ = self._track.get(
-            (path, config.audio_at_end), lambda: DrivingTrack(Path(path), config.audio_at_end)
-        )
+        track, _ = self._track.get(path, lambda: DrivingTrack(Path(path), config.audio_at_end))
+        track.end_with(config.audio_at_end)
         return track
 
     def _live_track(self) -> LiveTrack | None:
@@ -244,9 +260,14 @@ class ChunkSources:
     def _live_age_s(self) -> float | None:
         return None if self._live_frames is None else self._live_frames.newest_age_s()
 
-    def _silence_notes(self, config: LTX2Config) -> tuple[str, ...]:
-        """What to tell about a live picture that stays away."""
+    def _live_notes(self, config: LTX2Config) -> tuple[str, ...]:
+        """What to tell about a live picture that stays away, or of which too few fit."""
         age_s = self._live_age_s()
+        if self._live_frames is not None and age_s is not None and age_s <= LIVE_NOTED_S:
+            kept = self._live_frames.kept_rate
+            if kept is None or kept >= config.frame_rate:
+                return ()
+            return (f"a chunk this long looks at {kept:.0f} of the live source's pictures a second: no more fit",)
         if age_s is None or not LIVE_NOTED_S < age_s <= LIVE_HOLD_S + LIVE_GONE_S:
             return ()
         if age_s <= LIVE_HOLD_S:
@@ -262,6 +283,11 @@ class ChunkSources:
         if self._voice is None or self._voice[0] != key:
             self._voice = (key, read_voice(Path(config.audio_input)))
         return self._voice[1]
+
+
+def _damage_notes(stretch: tuple[Track, Stretch] | None) -> tuple[str, ...]:
+    track = None if stretch is None else stretch[0]
+    return (track.damage,) if isinstance(track, DrivingTrack) and track.damage is not None else ()
 
 
 def _identity(path: str) -> Hashable:

@@ -320,6 +320,25 @@ def test_a_segment_that_is_being_finished_comes_before_the_end() -> None:
         handoff.poll()
 
 
+def test_with_nothing_to_make_it_rests_until_something_changes() -> None:
+    clock, handoff = FakeClock(), Handoff[Segment]()
+    make, over = fake_source(clock, 0.1), True
+
+    def source() -> Future[Segment]:
+        if over:
+            raise OSError("the song is over")
+        return make()
+
+    loop = ChunkLoop(source, handoff, clock, lambda: 0.0, idle=(OSError,))
+    for _ in range(3):
+        assert loop.step()
+    assert clock.waits == [BACKOFF_S[-1]] * 3
+    assert (loop.report.failures, loop.report.last_error, loop.report.idle) == (0, None, "the song is over")
+    over = False
+    assert loop.step()
+    assert (loop.report.segments, loop.report.idle) == (1, None)
+
+
 def test_the_place_of_a_segment_that_failed_is_given_back_when_its_failure_is_known() -> None:
     clock, handoff = FakeClock(), Handoff[Segment]()
     hold = threading.Event()

@@ -82,16 +82,24 @@ class Expected:
     end: int = 0
     frames: list[int] = field(default_factory=list)
     place: float | None = None
-    track: tuple[str, str] | None = None
+    track: str | None = None
+    at_end: str = "loop"
     position: int = 0
     tracks: dict[str, Any] = field(default_factory=dict)
 
     def opened(self, config: LTX2Config) -> None:
-        """Another track begins at its first sample; one that stays goes on."""
+        """Another track begins at its first sample; one that stays goes on, also when its end is to be another."""
         driven = config.audio_mode == "driving" and config.audio_input is not None
-        track = (str(config.audio_input), config.audio_at_end) if driven else None
+        track = str(config.audio_input) if driven else None
         if track != self.track:
             self.track, self.position = track, 0
+        elif track is not None and config.audio_at_end != self.at_end:
+            length = self.tracks[Path(track).name].shape[1]
+            if self.position >= length and config.audio_at_end == "loop":
+                self.position = 0
+            elif self.at_end == "loop":
+                self.position %= length
+        self.at_end = config.audio_at_end
 
     def check(self, segment: Segment, config: LTX2Config, continues: bool) -> None:
         assert segment.times.start == self.end
@@ -127,17 +135,16 @@ class Expected:
 
     def _driving(self, count: int) -> Any:
         assert self.track is not None
-        path, at_end = self.track
-        sound = self.tracks[Path(path).name]
+        sound = self.tracks[Path(self.track).name]
         at = np.arange(self.position, self.position + count)
-        if at_end == "loop":
+        if self.at_end == "loop":
             return sound[:, at % sound.shape[1]]
         return np.where(at < sound.shape[1], sound[:, np.minimum(at, sound.shape[1] - 1)], 0)
 
     def has_ended(self) -> bool:
-        if self.track is None or self.track[1] != "stop":
+        if self.track is None or self.at_end != "stop":
             return False
-        return self.position >= self.tracks[Path(self.track[0]).name].shape[1]
+        return bool(self.position >= self.tracks[Path(self.track).name].shape[1])
 
 
 @pytest.fixture(scope="module")

@@ -192,6 +192,16 @@ def test_a_first_and_a_last_picture_hold_for_one_chunk(picture: str) -> None:
     assert sum(map(bool, pins(time)[begun:])) == 1
 
 
+def test_one_is_not_used_up_by_a_chunk_that_failed(picture: str) -> None:
+    time = VirtualTime()
+    time.host.load(**SMALL)
+    time.generator.failures = [RuntimeError("the LoRA is damaged")] * 2
+    time.session(prompts="a cat", first_frame_image=picture)
+    time.run(4)
+    assert pins(time)[:3] == [[0]] * 3
+    assert not any(pins(time)[3:])
+
+
 def test_one_that_cannot_be_read_is_told_and_the_chunk_made(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scope_ltx.errors import OutOfMemory
+from scope_ltx.sound_in.track import TrackEnded
 from tests.fakes.scope_host import Wire
 from tests.fakes.scope_play import CAT, DOG, SMALL, assert_in_sync, heard_share, numbers, playing
 from tests.fakes.scope_time import (
@@ -287,6 +288,25 @@ def test_a_failing_chunk_is_told_once_backed_off_and_got_over(caplog: pytest.Log
     assert next(moment for moment, _, _ in session.wire.shown if moment > asked_s) - asked_s < 0.4, "tried at once"
     assert time.host.pipeline.status.last_error is None
     assert_in_sync(session.wire, after_s=time.clock.now() - 0.5)
+
+
+def test_a_song_that_has_ended_is_no_error_and_another_one_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    time = VirtualTime(4.0)
+    time.host.load(**SMALL, num_frames=25)
+    session = playing(time)
+    time.generator.failures = [TrackEnded("song.wav has ended after 2.00 s")] * 3
+    time.run(12)
+    status = time.host.pipeline.status
+    assert (status.state, status.last_error, status.failures) == ("ended", None, 0)
+    assert status.notes == ("song.wav has ended after 2.00 s",)
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "nothing more is made until audio_input or audio_at_end is another" in caplog.text
+    session.worker.update(prompts=DOG)
+    time.generator.failures.clear()
+    asked_s = time.clock.now()
+    time.run(1)
+    assert next(moment for moment, _, _ in session.wire.shown if moment > asked_s) - asked_s < 0.4
+    assert time.host.pipeline.status.state == "playing"
 
 
 def test_out_of_memory_never_reaches_the_host(caplog: pytest.LogCaptureFixture) -> None:

@@ -5,6 +5,7 @@ import sys
 import threading
 from concurrent.futures import Future
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from scope_ltx.errors import GenerationCancelled
 from scope_ltx.prompt_mix import MAX_PROMPT_CHARACTERS
 from scope_ltx.request import Chunk, ChunkRequest, WeightedPrompt
 from scope_ltx.session import Session, chunk_seed
-from tests.fakes.generator import TestCardGenerator, read_counter
+from tests.fakes.generator import SAMPLE_RATE, TestCardGenerator, read_counter
+from tests.fakes.sounds import hiss, write_sound
 
 CONFIG = LTX2Config(height=64, width=320, num_frames=9)
 
@@ -200,6 +202,25 @@ def test_a_chunk_that_fails_late_uses_up_nothing_of_a_transition_either() -> Non
     stream.begin_segment()
     halfway = "50% a red ball + 50% a blue ball"
     assert [request.prompt for request in generator.requests] == [halfway, halfway, "a blue ball"]
+
+
+@pytest.mark.parametrize("begun", [0, 1])
+def test_a_song_goes_on_where_a_chunk_that_failed_late_would_have(tmp_path: Path, begun: int) -> None:
+    """But not where others were begun meanwhile."""
+    sound = hiss(200_000)
+    path = write_sound(tmp_path / "song.wav", sound, SAMPLE_RATE, "pcm_f32le")
+    generator = Unfinished()
+    stream = Session(generator, CONFIG.updated(audio_input=str(path)), "a red ball")
+    failed, *_ = [stream.begin_segment() for _ in range(1 + begun)]
+    generator.chunks[0].set_exception(OSError("the decoder broke"))
+    with pytest.raises(OSError, match="the decoder broke"):
+        failed.result()
+    stream.begin_segment()
+    played = generator.requests[-1].inputs.driving
+    assert played is not None
+    start = 2 * begun * played.output.shape[1]
+    assert np.array_equal(played.output, sound[:, start : start + played.output.shape[1]])
+    stream.close_sources()
 
 
 def test_a_chunk_may_begin_before_the_last_one_is_finished() -> None:

@@ -243,6 +243,22 @@ def test_a_stretch_too_short_for_its_results_is_refused() -> None:
         HannSincResampler(48_000, 16_000).stretch(hiss(67), 10)
 
 
+def test_a_pause_in_a_recording_is_no_damage(tmp_path: Path) -> None:
+    """Its timestamps leap over 2 s, so its header says 6 s for 4 s of samples: as recorders do that are paused."""
+    path, sound = tmp_path / "paused.mp4", hiss(4 * RATE)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=RATE, layout="stereo")
+        for first in range(0, 4 * RATE, 1024):
+            block = np.ascontiguousarray(sound[:, first : first + 1024])
+            frame = av.AudioFrame.from_ndarray(block, format="fltp", layout="stereo")
+            frame.sample_rate, frame.pts = RATE, first + (2 * RATE if first >= 2 * RATE else 0)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with av.open(str(path)) as container:
+        assert (container.duration or 0) > 5.5e6
+    assert read_all(path).shape[1] == pytest.approx(4 * RATE, abs=2048)
+
+
 # Voice clips
 
 

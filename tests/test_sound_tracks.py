@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scope_ltx.sampling.geometry import audio_tokens_covering
-from scope_ltx.sound_in.files import SoundFileError
 from scope_ltx.sound_in.lengths import model_samples_for
 from scope_ltx.sound_in.live import LiveTrack
 from scope_ltx.sound_in.resample import to_model_rate
@@ -216,15 +215,45 @@ def test_chunks_of_a_real_file_joined_are_the_file(tmp_path: Path, name: str, co
 
 
 def test_damage_further_on_is_told_when_it_is_reached(tmp_path: Path) -> None:
-    whole = write_sound(tmp_path / "long.flac", hiss(4 * RATE), RATE, "flac").read_bytes()
+    sound = hiss(4 * RATE)
+    whole = write_sound(tmp_path / "long.flac", sound, RATE, "flac").read_bytes()
     path = tmp_path / "cut.flac"
     path.write_bytes(whole[: len(whole) * 3 // 4])
     track = DrivingTrack(path, "silence")
     assert take(track, RATE).sounding == RATE
-    take(track, RATE)
-    with pytest.raises(SoundFileError, match="cannot be decoded any further after"):
-        take(track, RATE)
+    assert track.damage is None
+    stretches = [take(track, RATE) for _ in range(4)]
+    assert "cut.flac: it cannot be decoded any further after" in str(track.damage)
+    # Nothing of what could be decoded is lost.
+    heard = np.concatenate([stretch.output for stretch in stretches], axis=1)
+    sounding = sum(stretch.sounding for stretch in stretches)
+    assert sounding > RATE
+    np.testing.assert_allclose(heard[:, :sounding], sound[:, RATE : RATE + sounding], atol=1e-4)
+    assert not heard[:, sounding:].any()
     track.close()
+
+
+@pytest.mark.parametrize(("before", "after"), [("loop", "stop"), ("loop", "silence"), ("stop", "loop")])
+def test_what_follows_the_end_can_change_while_it_plays(before: str, after: str) -> None:
+    sound = hiss(100_000)
+    track = track_of(sound, before, 40_000)
+    rounds = 3 if before == "loop" else 1
+    heard = [take(track, 30_000).output for _ in range(10 if before == "loop" else 2)]
+    track.end_with(cast(Any, after))
+    heard += [take(track, 30_000).output for _ in range(2)]
+    place = sum(part.shape[1] for part in heard)
+    np.testing.assert_array_equal(np.concatenate(heard, axis=1), np.tile(sound, (1, rounds + 1))[:, :place])
+
+
+def test_a_track_that_has_ended_begins_anew_as_a_loop() -> None:
+    sound = hiss(40_000)
+    track = track_of(sound, "silence")
+    for _ in range(3):
+        take(track, 30_000)
+    track.end_with("loop")
+    np.testing.assert_array_equal(take(track, 60_000).output, np.tile(sound, (1, 2))[:, :60_000])
+    with pytest.raises(ValueError, match="loop, silence or stop, got 'fade'"):
+        track.end_with(cast(Any, "fade"))
 
 
 # Live input

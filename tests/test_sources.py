@@ -77,10 +77,26 @@ def test_a_reference_goes_on_where_the_last_chunk_that_was_made_ended(sources: C
     assert reds(made(sources, wanted)) == first
     assert reds(made(sources, wanted)) == [180, 200, 220, *first[:6]]
     held = config(reference_video=str(folder), reference_at_end="hold")
-    assert reds(made(sources, held)) == first
-    assert reds(made(sources, held)) == [180, 200] + [220] * 7
+    # It goes on within the round, and does not begin anew.
+    assert reds(made(sources, held)) == [120, 140, 160, 180, 200] + [220] * 4
+    assert reds(made(sources, held)) == [220] * 9
+    assert reds(made(sources, wanted)) == first
     assert made(sources, CONFIG).reference is None
     assert reds(made(sources, held)) == first
+
+
+def test_a_reference_that_comes_while_chunks_extend_shows_every_frame_once(
+    sources: ChunkSources, folder: Path
+) -> None:
+    """What a chunk repeats of the one before was made without it."""
+    wanted = config(reference_video=str(folder), continuity="extend", overlap_latents=1, num_frames=17)
+    cut = Cut.of(wanted, continues=True, driven=False)
+    shown = []
+    for _ in range(2):
+        taken = sources.take(wanted, cut, None)
+        taken.commit()
+        shown += reds(taken.inputs)[cut.splice.shown]
+    assert shown == [index % 12 * 20 for index in range(len(shown))]
 
 
 def test_live_frames_are_the_reference_while_they_come(
@@ -207,6 +223,54 @@ def test_a_pin_at_frame_0_gives_way_to_the_tail_and_says_so(sources: ChunkSource
     assert taken.inputs.pins == ()
     assert taken.inputs.tail is kept.tail
     assert "this one goes on from the chunk before" in taken.notes[0]
+
+
+def test_a_pin_among_the_frames_that_are_repeated_gives_way_as_well(sources: ChunkSources, tmp_path: Path) -> None:
+    path = tmp_path / "pin.png"
+    Image.fromarray(red(200)).save(path)
+    pins = [{"path": str(path), "frame_idx": place} for place in (8, 16)]
+    wanted = config(images=pins, continuity="extend", overlap_latents=2, num_frames=25)
+    frames = np.zeros((25, 64, 64, 3), np.uint8)
+    kept = Cut.of(wanted, continues=False, driven=False).kept(
+        frames, np.zeros((2, 50_000), np.float32), np.zeros((2, 0), np.float32)
+    )
+    taken = sources.take(wanted, Cut.of(wanted, continues=True, driven=False), kept)
+    assert [pin.frame_idx for pin in taken.inputs.pins] == [16]
+    (note,) = taken.notes
+    assert "the image at frame 8 held the first chunk" in note
+    assert "repeats 9 frames" in note
+
+
+def test_a_damaged_song_is_told_in_every_chunk_after_its_end(sources: ChunkSources, tmp_path: Path) -> None:
+    whole = write_sound(tmp_path / "long.flac", hiss(4 * CHUNK), 48_000, "flac").read_bytes()
+    path = tmp_path / "cut.flac"
+    path.write_bytes(whole[: len(whole) * 3 // 4])
+    wanted = config(audio_input=str(path), audio_at_end="silence")
+    notes = []
+    for _ in range(5):
+        taken = take(sources, wanted)
+        taken.commit()
+        notes.append(taken.notes)
+    assert notes[0] == ()
+    assert "cut.flac: it cannot be decoded any further" in notes[-1][0]
+
+
+@pytest.mark.parametrize("rate", [8, 12])
+def test_a_long_chunk_takes_live_picture_and_sound(sources: ChunkSources, clock: FakeClock, rate: int) -> None:
+    wanted = config(num_frames=257, frame_rate=rate)
+    sources.push_frame(red(7))
+    sources.push_audio(hiss(CHUNK))
+    taken = take(sources, wanted).inputs
+    assert taken.driving is not None
+    assert set(reds(taken)) == {7}
+
+
+def test_live_sound_alone_never_falls_far_behind(sources: ChunkSources) -> None:
+    for _ in range(80):
+        sources.push_audio(hiss(48_000))
+    driving = made(sources, CONFIG).driving
+    assert driving is not None
+    assert np.array_equal(driving.output, hiss(48_000)[:, 48_000 - CHUNK :])
 
 
 def test_a_voice_is_read_in_its_mode_only(sources: ChunkSources, tmp_path: Path) -> None:

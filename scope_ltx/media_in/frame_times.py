@@ -16,17 +16,17 @@ from fractions import Fraction
 
 @dataclass(frozen=True)
 class FrameTimes:
-    """`count` frames at `frame_rate`, the first at `start_s` of the source's own time (0: its first frame)."""
+    """`count` frames at `frame_rate`, the first at `start_s` of the source's own time. At 0 is its first frame,
+    which is on show before that as well."""
 
     start_s: Fraction
     count: int
     frame_rate: Fraction
 
     def __post_init__(self) -> None:
-        if self.start_s < 0 or self.count < 1 or self.frame_rate <= 0:
+        if self.count < 1 or self.frame_rate <= 0:
             raise ValueError(
-                "frames start at 0 or later, at least one, at a positive rate; "
-                f"got {self.count} from {float(self.start_s):g} s at {float(self.frame_rate):g} fps"
+                f"at least one frame at a positive rate, got {self.count} at {float(self.frame_rate):g} fps"
             )
 
     @property
@@ -38,9 +38,9 @@ class FrameTimes:
         return self.count / self.frame_rate
 
     def lookups_s(self) -> tuple[Fraction, ...]:
-        """The times at which to look what is on show, ascending: each frame's own time and the tolerance."""
+        """The times at which to look what is on show, from 0 on: each frame's own time and the tolerance."""
         first = self.start_s + self.tolerance_s
-        return tuple(first + i / self.frame_rate for i in range(self.count))
+        return tuple(max(Fraction(0), first + i / self.frame_rate) for i in range(self.count))
 
 
 def on_show(timestamps_s: Sequence[Fraction | float], at_s: Fraction | float) -> int:

@@ -13,7 +13,7 @@ from scope_ltx.media_in.errors import MediaInputError
 from scope_ltx.media_in.fit import FitMode, fit_array
 from scope_ltx.media_in.frame_times import FrameTimes
 from scope_ltx.media_in.images import load_image
-from scope_ltx.media_in.reference import AtEnd, Frames
+from scope_ltx.media_in.reference import AtEnd, Frames, checked_at_end, continued
 
 
 class ImageFolderReference:
@@ -26,10 +26,8 @@ class ImageFolderReference:
     def __init__(self, folder: str | Path, frame_rate: Fraction, at_end: AtEnd) -> None:
         if frame_rate <= 0:
             raise ValueError(f"frame_rate must be positive, got {frame_rate}")
-        if at_end not in {"loop", "hold"}:
-            raise ValueError(f"at_end is loop or hold, got {at_end!r}")
         self._frame_rate = frame_rate
-        self._at_end = at_end
+        self._at_end = checked_at_end(at_end)
         self._files = image_files(Path(folder))
 
     def frames(self, times: FrameTimes, height: int, width: int, mode: FitMode) -> Frames:
@@ -41,6 +39,11 @@ class ImageFolderReference:
             out[i] = out[i - 1] if file is loaded else fit_array(load_image(file), height, width, mode)
             loaded = file
         return out
+
+    def end_with(self, at_end: AtEnd, at_s: Fraction) -> Fraction:
+        """See Clip."""
+        before, self._at_end = self._at_end, checked_at_end(at_end)
+        return continued(at_s, len(self._files) / self._frame_rate, before, at_end)
 
     def close(self) -> None:
         """Nothing is open."""

@@ -1,7 +1,8 @@
 """Reference frames that a host pushes while the stream runs: a camera, a screen, another program's output.
 
-Policy when full: *the oldest goes*. Pushing never waits. What is read is always the newest: a chunk's frames are
-those of the last seconds, up to now, so a reference lags by one chunk's length and by nothing more.
+Policy when full: *the oldest goes*; where a chunk lasts longer than what fits, those between that are too near to
+each other go instead. Pushing never waits. What is read is always the newest: a chunk's frames are those of the
+last seconds, up to now, so a reference lags by one chunk's length and by nothing more.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class LiveReference:
         self._pushed: deque[_Pushed] = deque()
         self._nbytes = 0
         self._late = 0
+        self._needed_s = 0.0
         self._lock = threading.Lock()
 
     def push(self, frame: npt.NDArray[np.uint8], at_s: float | None = None) -> None:
@@ -75,6 +77,7 @@ class LiveReference:
                 self._clear()
             self._pushed.append(pushed)
             self._nbytes += pushed.frame.nbytes
+            self._thin(self._spacing_s(pushed.frame.nbytes))
             # The frame on show when the window begins may be older than the window: it stays.
             while self._nbytes > self._max_nbytes or (
                 len(self._pushed) > 1 and self._pushed[1].at_s <= pushed.at_s - self._window_s
@@ -96,6 +99,7 @@ class LiveReference:
         now_s = self._clock.now()
         with self._lock:
             held = tuple(self._pushed)
+            self._needed_s = float(times.duration_s)
         if not held:
             raise MediaInputError("live reference", "no frame has arrived", "Push one before a chunk is made")
         silent_s = now_s - held[-1].arrived_s
@@ -112,6 +116,13 @@ class LiveReference:
         return None if newest is None else self._clock.now() - newest.arrived_s
 
     @property
+    def kept_rate(self) -> float | None:
+        """Frames a second that fit for as long as the last chunk was; None before the first."""
+        with self._lock:
+            spacing_s = self._spacing_s(self._pushed[-1].frame.nbytes) if self._pushed else 0.0
+        return 1 / spacing_s if spacing_s else None
+
+    @property
     def late_frames(self) -> int:
         """Frames that were dropped because a newer one was there already."""
         return self._late
@@ -125,6 +136,17 @@ class LiveReference:
         """Forget every frame."""
         with self._lock:
             self._clear()
+
+    def _spacing_s(self, nbytes: int) -> float:
+        """How far apart frames of that size lie when as many as fit last as long as the last chunk. One is not
+        counted: what is on show when a chunk begins is older."""
+        return self._needed_s / max(1, self._max_nbytes // nbytes - 1)
+
+    def _thin(self, spacing_s: float) -> None:
+        """Drop the frame before the newest where it is too near to the one before. The newest always stays."""
+        if len(self._pushed) > 2 and self._pushed[-2].at_s - self._pushed[-3].at_s < spacing_s:
+            self._nbytes -= self._pushed[-2].frame.nbytes
+            del self._pushed[-2]
 
     def _clear(self) -> None:
         self._pushed.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -30,6 +31,31 @@ class ReferenceSource(Protocol):
         """Let go of files and frames."""
 
 
+class Clip(ReferenceSource, Protocol):
+    """A source with a beginning, which a path names."""
+
+    def end_with(self, at_end: AtEnd, at_s: Fraction) -> Fraction:
+        """From now on that follows the last frame. Returns where the clip goes on at `at_s`: see `continued`."""
+
+
+def continued(at_s: Fraction, end_s: Fraction | None, before: AtEnd, now: AtEnd) -> Fraction:
+    """The time from which a clip goes on when something else follows its end from now on: within the round of a
+    loop; at the beginning where it had ended and is to loop. `end_s` is None before it is known.
+
+    Raises ValueError for what is neither loop nor hold.
+    """
+    if checked_at_end(now) == before or end_s is None or at_s < end_s:
+        return at_s
+    return at_s % end_s if before == "loop" else Fraction(0)
+
+
+def checked_at_end(at_end: AtEnd) -> AtEnd:
+    """Raises ValueError for what is neither loop nor hold."""
+    if at_end not in {"loop", "hold"}:
+        raise ValueError(f"at_end is loop or hold, got {at_end!r}")
+    return at_end
+
+
 class StillReference:
     """A reference sheet: one picture as a clip that does not move."""
 
@@ -39,6 +65,9 @@ class StillReference:
     def frames(self, times: FrameTimes, height: int, width: int, mode: FitMode) -> Frames:
         still = fit(self._image, height, width, mode)
         return np.repeat(still[None], times.count, axis=0)
+
+    def end_with(self, at_end: AtEnd, at_s: Fraction) -> Fraction:
+        return at_s
 
     def close(self) -> None:
         """Nothing is open."""

@@ -19,7 +19,7 @@ from scope_ltx.media_in.errors import MediaInputError
 from scope_ltx.media_in.fit import FitMode, fit_frame
 from scope_ltx.media_in.frame_times import FrameTimes
 from scope_ltx.media_in.orientation import orientation_of
-from scope_ltx.media_in.reference import AtEnd, Frames
+from scope_ltx.media_in.reference import AtEnd, Frames, checked_at_end, continued
 
 SEEK_AHEAD_S = 2
 """A longer jump forward seeks to a key frame; a shorter one decodes on: key frames are often 2 s apart or more."""
@@ -34,9 +34,7 @@ class VideoFileReference:
     """
 
     def __init__(self, path: str | Path, at_end: AtEnd) -> None:
-        if at_end not in {"loop", "hold"}:
-            raise ValueError(f"at_end is loop or hold, got {at_end!r}")
-        self._at_end = at_end
+        self._at_end = checked_at_end(at_end)
         self._cursor = _Cursor(Path(path))
 
     def frames(self, times: FrameTimes, height: int, width: int, mode: FitMode) -> Frames:
@@ -51,6 +49,11 @@ class VideoFileReference:
                 out[i] = self._fitted(frame, height, width, mode)
                 fitted = frame
         return out
+
+    def end_with(self, at_end: AtEnd, at_s: Fraction) -> Fraction:
+        """See Clip."""
+        before, self._at_end = self._at_end, checked_at_end(at_end)
+        return continued(at_s, self._cursor.end_s, before, at_end)
 
     def close(self) -> None:
         self._cursor.close()

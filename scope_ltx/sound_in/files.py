@@ -58,15 +58,20 @@ class SoundReader:
         self._path = path
         self.rate = rate or 0
         self._decoded = 0
+        self._heard_until_s = 0.0
+        self._failure: SoundFileError | None = None
         container = self._open()
         self._container: InputContainer | None = container
         try:
             self._stream = self._first_sound(container)
             self._blocks = self._decode(container)
-            self._rest = next(self._blocks, None)
+            self._rest = self._next_block()
         except BaseException:
             container.close()
             raise
+        if self._failure is not None:
+            self.close()
+            raise self._failure
         if self._rest is None:
             self.close()
             raise SoundFileError(path, "the sound track holds no samples", _ANOTHER_FILE)
@@ -88,7 +93,11 @@ class SoundReader:
             self._container = None
 
     def read(self, count: int) -> Samples:
-        """The next (2, count); fewer only at the end, and (2, 0) after it. Raises SoundFileError."""
+        """The next (2, count); fewer only at the end, and (2, 0) after it.
+
+        Raises SoundFileError where nothing more can be decoded, once what was decoded before has been read; again
+        every time.
+        """
         taken: list[Samples] = []
         missing = count
         while missing > 0 and self._rest is not None:
@@ -97,8 +106,17 @@ class SoundReader:
             missing -= block.shape[1]
             self._rest = self._rest[:, block.shape[1] :]
             if self._rest.shape[1] == 0:
-                self._rest = next(self._blocks, None)
+                self._rest = self._next_block()
+        if not taken and count > 0 and self._failure is not None and self._container is not None:
+            raise self._failure
         return np.concatenate(taken, axis=1) if taken else np.zeros((2, 0), np.float32)
+
+    def _next_block(self) -> Samples | None:
+        try:
+            return next(self._blocks, None)
+        except SoundFileError as error:
+            self._failure = error
+            return None
 
     def _open(self) -> InputContainer:
         if not self._path.exists():
@@ -151,6 +169,9 @@ class SoundReader:
                 if converter is None or now != kind:
                     yield from self._finish(converter)
                     converter, kind = self._converter(frame), now
+                if frame.pts is not None and frame.time_base is not None:
+                    begins_s = (frame.pts - (self._stream.start_time or 0)) * frame.time_base
+                    self._heard_until_s = float(begins_s) + frame.samples / frame.sample_rate
                 # A file's samples follow one another, whatever its timestamps say.
                 frame.pts = None
                 for converted in converter.resample(frame):
@@ -200,12 +221,13 @@ class SoundReader:
         yield np.clip(samples, -1.0, 1.0)
 
     def _check_length(self, container_format: str) -> None:
-        """Raises SoundFileError when the header promised clearly more than there was."""
+        """Raises SoundFileError when the header promised clearly more than there was. A pause in a recording has a
+        length and no samples."""
         duration, time_base = self._stream.duration, self._stream.time_base
         if container_format not in STATES_ITS_LENGTH or duration is None or time_base is None:
             return
         stated_s = float(duration * time_base)
-        if stated_s - self._decoded_s > max(_CUT_SHORT_S, _CUT_SHORT_SHARE * stated_s):
+        if stated_s - max(self._decoded_s, self._heard_until_s) > max(_CUT_SHORT_S, _CUT_SHORT_SHARE * stated_s):
             raise SoundFileError(
                 self._path,
                 f"it is cut short: it ends after {self._decoded_s:.2f} s, and its header says {stated_s:.2f} s",

@@ -103,6 +103,9 @@ class LiveTrack:
             self._played = np.concatenate([self._played, stretch.output], axis=1)[:, -self._capacity :]
             self._silent += stretch.output.shape[1] - stretch.sounding
 
+    def take_back(self, stretch: Stretch) -> None:
+        """It is gone, as what a camera saw meanwhile is."""
+
     def catch_up(self, keep: int) -> None:
         """Let go of all that waits but the newest `keep` samples; it counts as skipped. For sound that belongs to
         a picture which is never older than its chunk."""

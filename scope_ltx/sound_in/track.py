@@ -60,6 +60,9 @@ class Track(Protocol):
     def commit(self, stretch: Stretch) -> None:
         """The chunk of `stretch` is being made: go on after it."""
 
+    def take_back(self, stretch: Stretch) -> None:
+        """The chunk of `stretch`, the last one that was committed, is not made after all: it plays next."""
+
     def close(self) -> None:
         """Give the file back."""
 
@@ -67,7 +70,7 @@ class Track(Protocol):
 class DrivingTrack:
     """A file as a track, decoded as it is needed. One thread at a time; use with `close`.
 
-    Raises SoundFileError for a file that is no sound, here or, when it is damaged further on, from `peek`.
+    A file that is damaged further on ends there: `damage` tells. Raises SoundFileError for one that is no sound.
     """
 
     def __init__(
@@ -77,10 +80,9 @@ class DrivingTrack:
         open_reader: Callable[[Path, int], Reader] = SoundReader,
         loop_head: int = LOOP_HEAD_SAMPLES,
     ) -> None:
-        if at_end not in ("loop", "silence", "stop"):
-            raise ValueError(f"what follows a track's end must be loop, silence or stop, got {at_end!r}")
         self.path = path
-        self._at_end = at_end
+        self._at_end = _checked(at_end)
+        self._loop_head = loop_head
         head = loop_head if at_end == "loop" else 0
         self._window = SoundWindow(partial(open_reader, path, OUTPUT_RATE), head)
         self._position = 0
@@ -89,6 +91,28 @@ class DrivingTrack:
     def position(self) -> int:
         """Samples at 48 kHz from the first one played to the next chunk's first; a loop counts on."""
         return self._position
+
+    @property
+    def damage(self) -> str | None:
+        """Why the track has ended before its file says that it does; known once it got there."""
+        return None if self._window.damage is None else str(self._window.damage)
+
+    def end_with(self, at_end: AtEnd) -> None:
+        """From now on that follows the end. What plays goes on: a loop with the round that it is in. A track that
+        has ended and is to loop begins anew.
+
+        Raises ValueError for what is none of the three, and as opening does.
+        """
+        if _checked(at_end) == self._at_end:
+            return
+        length = self._window.length
+        if at_end == "loop":
+            self._window.keep_head(self._loop_head)
+        if length is not None and self._position >= length:
+            self._position = 0 if at_end == "loop" else self._position
+            if self._at_end == "loop":
+                self._position %= length
+        self._at_end = at_end
 
     def seek(self, position: int) -> None:
         """Go on from there. Raises ValueError when it is negative."""
@@ -112,6 +136,10 @@ class DrivingTrack:
         if stretch.start != self._position:
             raise ValueError(f"the track is at sample {self._position}, the stretch starts at {stretch.start}")
         self._position = stretch.stop
+
+    def take_back(self, stretch: Stretch) -> None:
+        if self._position == stretch.stop:
+            self._position = stretch.start
 
     def close(self) -> None:
         self._window.close()
@@ -144,6 +172,12 @@ class DrivingTrack:
         """A track shorter than a chunk, several times over."""
         once = self._window.read(0, length)
         return np.take(once, np.arange(at, at + count) % length, axis=1)
+
+
+def _checked(at_end: AtEnd) -> AtEnd:
+    if at_end not in ("loop", "silence", "stop"):
+        raise ValueError(f"what follows a track's end must be loop, silence or stop, got {at_end!r}")
+    return at_end
 
 
 def hear(

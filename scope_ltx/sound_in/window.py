@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from scope_ltx.sound_in.files import SoundFileError
 from scope_ltx.sound_in.resample import Samples
 
 _BLOCK = 48_000
@@ -41,13 +42,25 @@ class SoundWindow:
         self._begin = self._end = 0
         self.length: int | None = None
         """Samples in all, once the end was seen."""
+        self.damage: SoundFileError | None = None
+        """Why nothing could be decoded after that, where the file is longer."""
         self._head = np.zeros((2, 0), np.float32)
         self._head = self.read(0, head)
+
+    def keep_head(self, head: int) -> None:
+        """Keep the first `head` samples for good, wherever the window is. Raises as opening does."""
+        if self._head.shape[1] >= head:
+            return
+        beginning = SoundWindow(self._open_reader)
+        try:
+            self._head = beginning.read(0, head)
+        finally:
+            beginning.close()
 
     def read(self, start: int, count: int) -> Samples:
         """Samples `start` to `start + count`, as a copy; fewer where the sound ends.
 
-        Raises ValueError for a negative place, and what the reader raises.
+        Raises ValueError for a negative place, and what the reader raises on opening.
         """
         if start < 0 or count < 0:
             raise ValueError(f"a stretch must not be negative, got {count} samples from {start}")
@@ -81,7 +94,11 @@ class SoundWindow:
     def _fill(self, start: int, stop: int) -> None:
         """Decode up to `stop` and let go of what lies well before `start`."""
         while self._end < stop:
-            block = self._reader.read(min(_BLOCK, stop - self._end))
+            try:
+                block = self._reader.read(min(_BLOCK, stop - self._end))
+            except SoundFileError as error:
+                self.length, self.damage = self._end, error
+                return
             if block.shape[1] == 0:
                 self.length = self._end
                 return

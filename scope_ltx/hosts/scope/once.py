@@ -15,8 +15,8 @@ from scope_ltx.request import Chunk, ChunkRequest, Generator
 class OncePinned:
     """A generator whose next chunk also shows the latched pictures, in place of others on the same frames.
 
-    A picture is used up by the chunk that is begun with it, also when it cannot be read: that is reported, and
-    the chunk made without it.
+    A picture is used up by the chunk that is made with it, also when it cannot be read: that is reported, and the
+    chunk made without it.
     """
 
     def __init__(self, generator: Generator, report: Callable[[str], None]) -> None:
@@ -36,9 +36,20 @@ class OncePinned:
     def submit(self, request: ChunkRequest) -> Future[Chunk]:
         with self._lock:
             taken, self._latched = self._latched, {}
-        if taken:
-            request = self._with(request, taken)
-        return self._generator.submit(request)
+        if not taken:
+            return self._generator.submit(request)
+        try:
+            chunk = self._generator.submit(self._with(request, taken))
+        except BaseException:
+            self._put_back(taken)
+            raise
+        chunk.add_done_callback(lambda made: None if made.exception() is None else self._put_back(taken))
+        return chunk
+
+    def _put_back(self, taken: Mapping[str, str]) -> None:
+        """For the next try; a picture that has come since goes first."""
+        with self._lock:
+            self._latched = {**taken, **self._latched}
 
     def close(self) -> None:
         self._generator.close()

@@ -29,14 +29,15 @@ from scope_streaming.clock import Clock
 
 logger = logging.getLogger(__name__)
 
-State = Literal["idle", "no prompt", "no input", "starting", "playing", "error", "closed"]
+State = Literal["idle", "no prompt", "no input", "starting", "playing", "ended", "error", "closed"]
 JOIN_S = 10.0
 """A chunk is abandoned within tens of milliseconds; merging a LoRA or a decode is not interrupted."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """last_error: why the newest chunk could not be made, until one can. notes: what was decided about it."""
+    """last_error: why the newest chunk could not be made, until one can. notes: what was decided about it; once a
+    song that is to stop has ended, that."""
 
     state: State
     prompt: str | None = None
@@ -108,6 +109,8 @@ class Stream:
         report, stalled = generation.report, not session.slices
         error = report.last_error or self._failure
         playing: State = "playing" if session.handed_out else "starting"
+        if report.idle is not None and stalled:
+            playing = "ended"
         return Status(
             "error" if generation.dead or (report.failures and stalled) else playing,
             described(session.mix),
@@ -115,7 +118,7 @@ class Stream:
             report.failures,
             report.segments,
             session.playout.underrun_s,
-            generation.session.last_notes,
+            generation.session.last_notes if report.idle is None else (report.idle,),
         )
 
     def wants_input(self, kwargs: Mapping[str, object]) -> bool:
@@ -264,12 +267,19 @@ class Stream:
             return False
         if not session.slices:
             segment = generation.poll()
-            if segment is not None:
+            if segment is None:
+                self._tell_idle(generation)
+            else:
                 session.slices.extend(slices_of(segment))
                 for note in generation.session.last_notes:
                     self._reports.once(note)  # the host shows none
         self._ending = [ending for ending in self._ending if ending.alive]
         return bool(session.slices)
+
+    def _tell_idle(self, generation: Generation) -> None:
+        """A song that is to stop has ended: what was made is shown, and nothing more comes."""
+        if (reason := generation.report.idle) is not None:
+            self._reports.once(f"{reason}: nothing more is made until audio_input or audio_at_end is another")
 
     def _end_generation(self, session: _HostSession) -> None:
         generation, session.generation = session.generation, None

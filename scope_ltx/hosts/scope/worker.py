@@ -12,6 +12,7 @@ from scope_ltx.errors import GenerationCancelled
 from scope_ltx.prompt_mix import Mix
 from scope_ltx.request import Generator
 from scope_ltx.session import Session
+from scope_ltx.sound_in.track import TrackEnded
 from scope_streaming.clock import Clock
 from scope_streaming.media.handoff import Handoff, HandoffClosedError
 from scope_streaming.media.loop import ChunkLoop, LoopReport
@@ -84,6 +85,7 @@ class Generation:
             clock,
             lambda: session.config.realtime_pacing_slack,
             abandoned=(GenerationCancelled,),
+            idle=(TrackEnded,),
         )
         self._workers = workers
         self._worker: Worker | None = None

@@ -26,13 +26,15 @@ PACE_RESOLUTION_S = 0.001
 
 @dataclass(frozen=True)
 class LoopReport:
-    """`failures` counts those in a row and is 0 again after a success, which also clears `last_error`."""
+    """`failures` counts those in a row and is 0 again after a success, which also clears `last_error`. `idle` says
+    why there is nothing to make, until there is."""
 
     segments: int
     media_s: float
     last_segment_s: float
     failures: int
     last_error: str | None
+    idle: str | None = None
 
 
 def _never_early(work_s: float) -> float:
@@ -52,7 +54,8 @@ class ChunkLoop:
     A failing source is tried again after a growing wait, with its error in `report`, so that a stream
     survives a bad parameter. An exception of a type in `fatal` ends the loop and is carried to the consumer
     through the hand-off, and so is anything that is not an `Exception`. A type in `abandoned` means that a
-    chunk was given up on request: no error, the next one starts at once.
+    chunk was given up on request: no error, the next one starts at once. One in `idle`, that there is nothing to
+    make until something changes.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class ChunkLoop:
         name: str = "chunk-loop",
         fatal: tuple[type[Exception], ...] = (),
         abandoned: tuple[type[Exception], ...] = (),
+        idle: tuple[type[Exception], ...] = (),
         describe: Callable[[BaseException], str] = _said,
         early: Callable[[float], float] = _never_early,
     ) -> None:
@@ -77,6 +81,7 @@ class ChunkLoop:
         self._slack = slack
         self._fatal = fatal
         self._abandoned = abandoned
+        self._idle = idle
         self._describe = describe
         self._early = early
         self._took_s: deque[float] = deque(maxlen=REMEMBERED_TIMES)
@@ -130,6 +135,9 @@ class ChunkLoop:
         except self._fatal as error:
             self._end(error)
             return False
+        except self._idle as reason:
+            self._handoff.release()
+            self._rest(reason)
         except Exception as error:
             self._lose(error)
         else:
@@ -218,6 +226,12 @@ class ChunkLoop:
             self._wait(wait_s)
         return False
 
+    def _rest(self, reason: BaseException) -> None:
+        """Until `retry`, and look again from time to time."""
+        with self._reporting:
+            self._report = replace(self._report, failures=0, last_error=None, idle=self._describe(reason))
+        self._wait(BACKOFF_S[-1])
+
     def _back_off(self) -> None:
         failures = self._report.failures
         if failures:  # else another segment has succeeded meanwhile
@@ -231,4 +245,4 @@ class ChunkLoop:
     def _fail(self, error: BaseException) -> None:
         message = self._describe(error)
         with self._reporting:
-            self._report = replace(self._report, failures=self._report.failures + 1, last_error=message)
+            self._report = replace(self._report, failures=self._report.failures + 1, last_error=message, idle=None)
