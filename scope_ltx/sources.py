@@ -29,7 +29,7 @@ from scope_ltx.sound_in.voice import VoiceClip, read_voice
 from scope_ltx.splice import Cut, Kept
 from scope_streaming.clock import Clock
 
-LIVE_WINDOW_S = MAX_CHUNK_S
+LIVE_WINDOW_S = 30.0
 LIVE_HOLD_S = 5.0
 """A live source that falls silent keeps its last picture for so long; then the configuration governs again."""
 LIVE_GONE_S = 60.0

@@ -35,9 +35,9 @@ class _Pushed:
 class LiveReference:
     """Bounded buffer of pushed frames. `push` from any thread; `frames` from the generation thread.
 
-    Holds frames of the last `window_s` seconds, and never more than `max_nbytes` (one second of 1920x1080 at 30
-    fps is 187 MB: push frames no larger than they are needed). A source that falls silent is bridged by its last
-    frame for `hold_s` seconds.
+    Holds frames of the last `window_s` seconds, or of the last chunk's length where that is more, and never more
+    than `max_nbytes` (one second of 1920x1080 at 30 fps is 187 MB: push frames no larger than they are needed). A
+    source that falls silent is bridged by its last frame for `hold_s` seconds.
     """
 
     def __init__(self, clock: Clock, window_s: float, hold_s: float, max_nbytes: int) -> None:
@@ -78,24 +78,17 @@ class LiveReference:
             self._pushed.append(pushed)
             self._nbytes += pushed.frame.nbytes
             self._thin(self._spacing_s(pushed.frame.nbytes))
+            begin_s = pushed.at_s - max(self._window_s, self._needed_s)
             # The frame on show when the window begins may be older than the window: it stays.
-            while self._nbytes > self._max_nbytes or (
-                len(self._pushed) > 1 and self._pushed[1].at_s <= pushed.at_s - self._window_s
-            ):
+            while self._nbytes > self._max_nbytes or (len(self._pushed) > 1 and self._pushed[1].at_s <= begin_s):
                 self._nbytes -= self._pushed.popleft().frame.nbytes
 
     def frames(self, times: FrameTimes, height: int, width: int, mode: FitMode) -> Frames:
         """The newest `times.count` frames at `times.frame_rate`: the last one is what is on show now.
 
         `times.start_s` has no meaning here. Before the first frame that is held, that frame is shown.
-        Raises MediaInputError when nothing was pushed, or nothing for longer than `hold_s`; ValueError when the
-        chunk lasts longer than the window.
+        Raises MediaInputError when nothing was pushed, or nothing for longer than `hold_s`.
         """
-        if float(times.duration_s) > self._window_s:
-            raise ValueError(
-                f"the chunk lasts {float(times.duration_s):g} s, the live window {self._window_s:g} s: "
-                "make a LiveReference with a window_s at least as long"
-            )
         now_s = self._clock.now()
         with self._lock:
             held = tuple(self._pushed)

@@ -170,8 +170,8 @@ class SoundReader:
                     yield from self._finish(converter)
                     converter, kind = self._converter(frame), now
                 if frame.pts is not None and frame.time_base is not None:
-                    begins_s = (frame.pts - (self._stream.start_time or 0)) * frame.time_base
-                    self._heard_until_s = float(begins_s) + frame.samples / frame.sample_rate
+                    begins_s = float(frame.pts * frame.time_base) - self._starts_s
+                    self._heard_until_s = begins_s + frame.samples / frame.sample_rate
                 # A file's samples follow one another, whatever its timestamps say.
                 frame.pts = None
                 for converted in converter.resample(frame):
@@ -233,6 +233,11 @@ class SoundReader:
                 f"it is cut short: it ends after {self._decoded_s:.2f} s, and its header says {stated_s:.2f} s",
                 "Download or export it again.",
             )
+
+    @property
+    def _starts_s(self) -> float:
+        start, time_base = self._stream.start_time, self._stream.time_base
+        return 0.0 if start is None or time_base is None else float(start * time_base)
 
     @property
     def _decoded_s(self) -> float:
