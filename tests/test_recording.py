@@ -24,13 +24,14 @@ from scope_ltx.hosts.live.http.problems import ProblemError
 from scope_ltx.hosts.live.recording.files import RecordingFiles, open_exclusive
 from scope_ltx.hosts.live.recording.recorder import Recorder, RecordingState
 from scope_ltx.hosts.live.stream.live_stream import LiveStream
+from scope_ltx.hosts.live.stream.loading import ModelLoadError
 from scope_ltx.request import Generator
 from scope_streaming.clock import SystemClock
 from scope_streaming.media.encoder import EncodedPacket
 from scope_streaming.media.fragmented_mp4 import FragmentedMp4, whole_boxes_nbytes
 from scope_streaming.media.timeline import TICKS_PER_SECOND
 from tests.fakes.coded_stream import coded_stream, read_back
-from tests.fakes.generator import Song, TestCardGenerator
+from tests.fakes.generator import Ending, TestCardGenerator
 from tests.fakes.live_app import CONFIG, ROOT, app_of, assert_problem, live, serving, until
 
 
@@ -282,16 +283,12 @@ async def test_a_disk_that_is_stuck_disturbs_no_later_recording(tmp_path: Path, 
 
 
 async def test_a_stream_that_is_over_ends_its_recording(tmp_path: Path) -> None:
-    async with on_air(Song(8)) as stream, asyncio.timeout(20):
+    async with on_air(Ending(8, ModelLoadError("the device has gone"))) as stream, asyncio.timeout(20):
         recorder = Recorder(stream.broadcaster, tmp_path)
         await recorder.start()
         while (state := recorder.state) is None or state.active:  # noqa: ASYNC110 - from another thread
             await asyncio.sleep(0.01)
-        assert (state.error, stream.state, stream.last_error) == (
-            None,
-            "error",
-            f"the stream is over: {Song.ENDED}",
-        )
+        assert (state.error, stream.state, stream.last_error) == (None, "error", "the device has gone")
         with pytest.raises(ProblemError, match="nothing to record any more"):
             await recorder.start()
     written = read_back(tmp_path / state.files[0])

@@ -24,8 +24,9 @@ from scope_ltx.hosts.live.http.bodies import MAX_JSON_BYTES
 from scope_ltx.hosts.live.serve import bind, url_of
 from scope_ltx.manifest import load_manifest
 from scope_ltx.request import Chunk, ChunkRequest, Generator
+from scope_ltx.sound_in.track import TrackEnded
 from scope_streaming.clock import SystemClock
-from tests.fakes.generator import TestCardGenerator
+from tests.fakes.generator import Ending, TestCardGenerator
 from tests.fakes.live_app import CONFIG, ROOT, SDP, app_of, assert_problem, live, offer_sdp, serving, until
 
 
@@ -78,6 +79,21 @@ async def test_status_tells_what_is_on_air() -> None:
         assert status["last_error"] is None
         await client.post("/api/prompt", json={"prompt": "a blue ball"})
         await until(client, lambda status: status["prompt"] == "a blue ball")
+
+
+async def test_after_a_song_that_is_to_stop_the_picture_stands_until_there_is_another() -> None:
+    ended = "song.wav has ended after 0.75 s: the picture stands until audio_input or audio_at_end is another"
+    generator = Ending(2, TrackEnded("song.wav has ended after 0.75 s"))
+    async with serving(app_of(lambda: generator)) as client:
+        status = await until(client, lambda status: bool(status["notes"]) and status["buffer_s"] == 0)
+        assert (status["state"], status["chunk"], status["last_error"]) == ("live", 1, None)
+        assert status["notes"] == [ended]
+        assert (await client.get("/readyz")).status_code == 200
+        generator.left = 1000
+        await client.patch("/api/parameters", json={"audio_at_end": "silence"})
+        status = await until(client, lambda status: status["chunk"] > 1)
+        assert status["notes"] == []
+        assert "scope_ltx_chunk_failures_total" not in (await client.get("/metrics")).text
 
 
 async def test_parameters_change_and_say_what_was_snapped() -> None:

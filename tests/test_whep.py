@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import threading
 
-from tests.fakes.generator import Song, TestCardGenerator
+from scope_ltx.hosts.live.stream.loading import ModelLoadError
+from tests.fakes.generator import Ending, TestCardGenerator
 from tests.fakes.live_app import SDP, app_of, assert_problem, live, offer_sdp, serving, until
 
 
@@ -57,15 +58,15 @@ async def test_without_a_stream_a_viewer_is_told_to_wait() -> None:
 
 
 async def test_when_the_stream_is_over_a_viewer_is_told_so() -> None:
-    async with serving(app_of(lambda: Song(2))) as client:
+    async with serving(app_of(lambda: Ending(2, ModelLoadError("the device has gone")))) as client:
         await until(client, lambda status: status["state"] == "live")
         ended = await until(client, lambda status: status["state"] == "error")
         refused = await client.post("/whep", content=await offer_sdp(), headers=SDP)
         ready = await client.get("/readyz")
     assert ended["chunk"] == 1
-    assert_problem(refused, 409, Song.ENDED)
+    assert_problem(refused, 409, "the device has gone. Start the server again")
     assert "retry-after" not in refused.headers
-    assert_problem(ready, 503, Song.ENDED)
+    assert_problem(ready, 503, "the device has gone")
 
 
 async def test_one_kind_or_vp8_alone_will_do() -> None:

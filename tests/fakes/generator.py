@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from scope_ltx.request import Chunk, ChunkRequest, ChunkStats
-from scope_ltx.sound_in.track import TrackEnded
 from scope_streaming.media.timeline import exact_frame_rate, segment_samples
 from tests.fakes.whole_chunks import WholeChunks
 
@@ -48,19 +47,18 @@ class TestCardGenerator(WholeChunks):
         return Chunk(frames, samples, SAMPLE_RATE, ChunkStats(0.1, 0.7, 0.2, config.num_steps))
 
 
-class Song(TestCardGenerator):
-    """Ends with its `chunks`-th chunk, as a driving track that is to stop there."""
+class Ending(TestCardGenerator):
+    """Raises `error` after its `chunks`-th chunk, until `left` is set again."""
 
-    ENDED = "song.wav has ended after 0.75 s"
-
-    def __init__(self, chunks: int) -> None:
+    def __init__(self, chunks: int, error: Exception) -> None:
         super().__init__()
-        self._left = chunks
+        self.left = chunks
+        self._error = error
 
     def submit(self, request: ChunkRequest) -> Future[Chunk]:
-        if self._left == 0:
-            raise TrackEnded(self.ENDED)
-        self._left -= 1
+        if self.left == 0:
+            raise self._error
+        self.left -= 1
         return super().submit(request)
 
 

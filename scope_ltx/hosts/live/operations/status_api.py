@@ -98,7 +98,7 @@ def status_router(
             bitrate=report.bitrate,
             prompt=None if report.segment is None else stream.session.prompt_of(report.segment),
             next_prompt=stream.session.prompt,
-            notes=stream.session.last_notes,
+            notes=stream.notes,
             last_error=stream.last_error,
             model=model,
             uptime_s=stream.uptime_s,

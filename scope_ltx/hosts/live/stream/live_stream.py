@@ -60,8 +60,9 @@ class LiveStream:
             clock,
             lambda: self.session.config.realtime_pacing_slack,
             name="generation",
-            fatal=(ModelLoadError, TrackEnded),
+            fatal=(ModelLoadError,),
             abandoned=(GenerationCancelled,),
+            idle=(TrackEnded,),
             describe=explained,
             early=self._early_s,
         )
@@ -81,6 +82,15 @@ class LiveStream:
     @property
     def last_error(self) -> str | None:
         return self._failure or self._loop.report.last_error
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was decided for the user about the newest chunk, and why no other comes after a song that is to stop."""
+        idle = self._loop.report.idle
+        if idle is None:
+            return self.session.last_notes
+        rest = f"{idle}: the picture stands until audio_input or audio_at_end is another"
+        return (*self.session.last_notes, rest)
 
     @property
     def buffer_s(self) -> float:
@@ -168,9 +178,6 @@ class LiveStream:
         except ModelLoadError as error:
             self._failure = str(error)
             logger.error("the model could not be loaded: %s", error)
-        except TrackEnded as error:
-            self._failure = f"the stream is over: {error}"
-            logger.info("%s", self._failure)
         except Exception as error:
             self._failure = str(error) or type(error).__name__
             self._loop.request_stop()

@@ -75,9 +75,8 @@ def whep_router(stream: LiveStream, viewers: Viewers) -> APIRouter:
 def _require_stream(stream: LiveStream) -> None:
     """Raises ProblemError 409."""
     if stream.broadcaster.over:
-        raise ProblemError(
-            HTTPStatus.CONFLICT, f"{stream.last_error or 'the stream is over'}. Start the server again"
-        )
+        reason = (stream.last_error or "the stream is over").rstrip(".")
+        raise ProblemError(HTTPStatus.CONFLICT, f"{reason}. Start the server again")
     if not stream.broadcaster.playing:
         reason = stream.last_error or "the model is loading and there is no picture yet"
         raise ProblemError(HTTPStatus.CONFLICT, f"{reason}: try again", {"Retry-After": "2"})
