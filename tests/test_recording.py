@@ -16,11 +16,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import httpx
 import pytest
+from fastapi import FastAPI
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scope_ltx.hosts.live.http.problems import ProblemError
+from scope_ltx.hosts.live.recording.api import recording_router
 from scope_ltx.hosts.live.recording.files import RecordingFiles, open_exclusive
 from scope_ltx.hosts.live.recording.recorder import Recorder, RecordingState
 from scope_ltx.hosts.live.stream.live_stream import LiveStream
@@ -32,7 +35,9 @@ from scope_streaming.media.fragmented_mp4 import FragmentedMp4, whole_boxes_nbyt
 from scope_streaming.media.timeline import TICKS_PER_SECOND
 from tests.fakes.coded_stream import coded_stream, read_back
 from tests.fakes.generator import Ending, TestCardGenerator
-from tests.fakes.live_app import CONFIG, ROOT, app_of, assert_problem, live, serving, until
+from tests.fakes.live_app import CONFIG, ROOT, app_of, assert_problem, listening, live, serving, until
+
+FREE_NBYTES = 32 * 2**20
 
 
 class SmallDisk(io.FileIO):
@@ -206,6 +211,76 @@ async def test_recording_starts_and_stops_live_and_is_what_viewers_get(tmp_path:
     gaps = [late - early for early, late in itertools.pairwise(pictures)]
     # A process that is held up for a quarter of a second stalls, which stays a gap.
     assert sum(gap != TICKS_PER_SECOND // 24 for gap in gaps) <= stalls
+
+
+def after_a_free_box(path: Path) -> BinaryIO:
+    """A file that begins with a box which players skip, larger than what a connection holds on its way."""
+    file = open_exclusive(path)
+    file.write(FREE_NBYTES.to_bytes(4, "big") + b"free")
+    file.truncate(FREE_NBYTES)
+    file.seek(FREE_NBYTES)
+    return file
+
+
+async def test_a_recording_that_grows_is_fetched_as_it_was_when_asked_for(tmp_path: Path) -> None:
+    async with on_air() as stream, asyncio.timeout(20):
+        recorder = Recorder(stream.broadcaster, tmp_path / "rec", open_file=after_a_free_box)
+        async with listening(served(recorder)) as url, httpx.AsyncClient(base_url=url) as client:
+            await recorder.start()
+            name = await recorded(recorder, 1.2)
+            async with client.stream("GET", f"/api/recordings/{name}") as coming:
+                length = int(coming.headers["content-length"])
+                await recorded(recorder, 2.4)
+                fetched = await coming.aread()
+            rest = await client.get(f"/api/recordings/{name}", headers={"Range": f"bytes={FREE_NBYTES}-"})
+            await recorder.stop()
+    written = (tmp_path / "rec" / name).read_bytes()
+    assert FREE_NBYTES < length == len(fetched) < FREE_NBYTES + len(rest.content) < len(written)
+    assert rest.status_code == 206
+    assert rest.headers["content-range"].endswith(f"/{FREE_NBYTES + len(rest.content)}")
+    assert written.startswith(fetched)
+    assert written[FREE_NBYTES:].startswith(rest.content)
+    for number, content in enumerate((fetched, rest.content)):
+        assert whole_boxes_nbytes(io.BytesIO(content)) == len(content)
+        (tmp_path / f"{number}.mp4").write_bytes(content)
+        assert read_back(tmp_path / f"{number}.mp4").pictures
+
+
+async def test_ranges_of_a_finished_recording(tmp_path: Path) -> None:
+    async with on_air() as stream, asyncio.timeout(20):
+        recorder = Recorder(stream.broadcaster, tmp_path)
+        async with listening(served(recorder)) as url, httpx.AsyncClient(base_url=url) as client:
+            await recorder.start()
+            name = await recorded(recorder, 0.6)
+            await recorder.stop()
+            written = (tmp_path / name).read_bytes()
+            whole = await client.get(f"/api/recordings/{name}")
+            assert (whole.content, whole.headers["accept-ranges"]) == (written, "bytes")
+            same = {"If-Range": whole.headers["etag"]}
+            for asked, start, end in (
+                ("bytes=0-99", 0, 100), ("bytes=100-", 100, len(written)), ("bytes=-50", len(written) - 50, None),
+            ):  # fmt: skip
+                part = await client.get(f"/api/recordings/{name}", headers={"Range": asked, **same})
+                assert (part.status_code, part.content) == (206, written[start:end])
+                assert part.headers["content-range"].endswith(f"/{len(written)}")
+            several = await client.get(f"/api/recordings/{name}", headers={"Range": "bytes=0-9,20-29"})
+            assert several.headers["content-type"].startswith("multipart/byteranges")
+            assert written[20:30] in several.content
+            beyond = await client.get(f"/api/recordings/{name}", headers={"Range": f"bytes={len(written)}-"})
+            assert beyond.status_code == 416
+
+
+def served(recorder: Recorder) -> FastAPI:
+    app = FastAPI()
+    app.include_router(recording_router(recorder))
+    return app
+
+
+async def recorded(recorder: Recorder, seconds: float) -> str:
+    """The name of the first file, once so much is recorded."""
+    while (state := recorder.state) is None or state.seconds < seconds:  # noqa: ASYNC110 - from another thread
+        await asyncio.sleep(0.01)
+    return state.files[0]
 
 
 async def test_shutdown_finishes_the_recording(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from http import HTTPStatus
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel
 
 from scope_ltx.hosts.live.http.problems import ProblemError, refusals
 from scope_ltx.hosts.live.recording.recorder import Recorder, RecordingState
+from scope_ltx.hosts.live.recording.so_far import FileSoFar
 
 _NAME = re.compile(r"scope-[0-9]{8}-[0-9]{6}(_[0-9]{1,3})?(-[0-9]{1,4})?\.mp4")
 
@@ -49,11 +51,12 @@ def recording_router(recorder: Recorder) -> APIRouter:
         return [RecordingFile(name=path.name, nbytes=path.stat().st_size) for path in names]
 
     @router.get("/recordings/{name}", response_class=FileResponse, responses=refusals(404))
-    def download(name: str) -> FileResponse:
-        """A recorded file."""
+    async def download(name: str) -> FileSoFar:
+        """A recorded file; of one that is being written, what can be played by now."""
         path = recorder.directory / name
         if not _NAME.fullmatch(name) or not path.is_file():
             raise ProblemError(HTTPStatus.NOT_FOUND, "there is no such recording")
-        return FileResponse(path, media_type="video/mp4", filename=name)
+        newest = recorder.state.files[-1:] if recorder.state else ()
+        return await asyncio.to_thread(FileSoFar, path, growing=name in newest)
 
     return router
