@@ -27,8 +27,10 @@ from scope_streaming.media.timeline import Timeline, segment_samples
 Made = TypeVar("Made")
 Placed = TypeVar("Placed")
 
-REMEMBERED_PROMPTS = 8
-"""Prompts kept by segment index. Between generation and the screen lie at most three segments."""
+REMEMBERED_PROMPTS = 256
+"""Prompts kept by segment index: more than there can be between generation and the screen. A segment may be one
+frame at 120 fps. Of those the broadcast takes 1 s ahead, encodes another 0.2 s, and may be 0.25 s late: 174. One
+more is on air, one was taken when the second was nearly full, and the hand-off holds two."""
 
 
 def chunk_seed(base_seed: int, index: int, randomize: bool, nonce: str) -> int:

@@ -96,6 +96,25 @@ async def test_after_a_song_that_is_to_stop_the_picture_stands_until_there_is_an
         assert "scope_ltx_chunk_failures_total" not in (await client.get("/metrics")).text
 
 
+async def test_the_prompt_on_air_is_known_however_short_a_chunk_is() -> None:
+    """Seven chunks of 9 frames at 60 fps are taken ahead."""
+    config = CONFIG.updated(frame_rate=60.0)
+    app = create_app(TestCardGenerator, config, "a red ball", clock=SystemClock(), nonce="", model="fake")
+    seen: list[str | None] = []
+
+    def far_enough(status: dict[str, Any]) -> bool:
+        if status["chunk"] is not None:
+            seen.append(status["prompt"])
+        return status["chunk"] is not None and status["chunk"] >= 15
+
+    async with serving(app) as client:
+        await until(client, far_enough)
+        assert set(seen) == {"a red ball"}
+        await client.post("/api/prompt", json={"prompt": "a blue ball"})
+        await until(client, lambda status: status["prompt"] == "a blue ball")
+        assert "scope_ltx_prompt_change_seconds_count 1.0" in (await client.get("/metrics")).text
+
+
 async def test_parameters_change_and_say_what_was_snapped() -> None:
     async with live() as client:
         schema = (await client.get("/api/schema")).json()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ from scope_ltx.errors import GenerationCancelled
 from scope_ltx.prompt_mix import MAX_PROMPT_CHARACTERS
 from scope_ltx.request import Chunk, ChunkRequest, WeightedPrompt
 from scope_ltx.session import Session, chunk_seed
+from scope_streaming.media.broadcast import LEAD_S, RESYNC_S, TAKE_AHEAD_S
 from tests.fakes.generator import SAMPLE_RATE, TestCardGenerator, read_counter
 from tests.fakes.sounds import hiss, write_sound
 
@@ -66,6 +68,19 @@ def test_a_change_applies_to_the_next_chunk() -> None:
     assert segment.times.samples == 17 * 1600
     assert [request.prompt for request in generator.requests] == ["a red ball", "a blue ball"]
     assert (stream.prompt_of(0), stream.prompt_of(1), stream.prompt_of(2)) == ("a red ball", "a blue ball", None)
+
+
+def test_a_prompt_is_known_until_its_segment_has_been_shown() -> None:
+    """The shortest segments there can be: the broadcast has most of them on their way."""
+    config = CONFIG.updated(trim_tail=8, frame_rate=120.0)
+    segment_s = session(config)[0].next_segment().times.seconds
+    ahead = math.ceil((TAKE_AHEAD_S + LEAD_S + RESYNC_S) / segment_s)
+    stream, _ = session(config)
+    on_air_taken_last_and_handed_off = 4
+    for _ in range(ahead + on_air_taken_last_and_handed_off):
+        stream.next_segment()
+    assert segment_s == pytest.approx(1 / 120)
+    assert stream.prompt_of(0) == "a red ball"
 
 
 def test_updates_are_all_or_nothing() -> None:
