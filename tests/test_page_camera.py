@@ -47,6 +47,15 @@ WATCH = """async (seconds) => {
 }"""
 
 
+UNPLUG = """(kind) => {
+  const { srcObject } = document.querySelector("#source-webcam video");
+  for (const track of srcObject.getTracks().filter((one) => one.kind === kind)) {
+    track.stop(); // the page's own stop is silent: the browser tells only of a device that goes
+    track.dispatchEvent(new Event("ended"));
+  }
+}"""
+
+
 def film(path: Path) -> None:
     """A Y4M file, which Chromium plays in a loop as its camera."""
     with path.open("wb") as file:
@@ -139,6 +148,43 @@ async def test_a_start_that_was_stopped_leaves_the_next_one_alone(
     await eventually(lambda: generator.mirrored >= mirrored + 4)
     await expect(state).to_contain_text("driven by this camera")
     await expect(visit.page.get_by_role("alert")).to_have_count(0)
+
+
+async def test_a_microphone_that_goes_is_told_and_the_picture_goes_on(
+    visit: Visit, generator: MirrorGenerator
+) -> None:
+    await visit.playing()
+    await visit.page.get_by_role("tab", name="Webcam").click()
+    await visit.page.locator("#microphone").select_option(label="Default microphone")
+    await visit.page.get_by_role("button", name="Open camera").click()
+    await visit.page.get_by_role("button", name="Send to the stream").click()
+    state = visit.page.locator("#camera-state")
+    await expect(state).to_have_text("The stream is driven by this camera.", timeout=LIVE_MS)
+
+    await visit.page.evaluate(UNPLUG, "audio")
+    gone = "The microphone has gone: the picture goes on without sound. Plug it in again"
+    await expect(state).to_contain_text(f"The stream is driven by this camera. {gone}")
+    await expect(visit.page.get_by_role("alert")).to_contain_text(gone)
+    mirrored = generator.mirrored
+    await eventually(lambda: generator.mirrored >= mirrored + 4)
+
+    await visit.page.get_by_role("button", name="Close camera").click()
+    await visit.page.get_by_role("button", name="Open camera").click()
+    await expect(state).to_have_text("Only you see this.")
+
+
+async def test_a_camera_that_goes_is_told_and_no_longer_sent(visit: Visit) -> None:
+    await visit.playing()
+    await visit.page.get_by_role("tab", name="Webcam").click()
+    await visit.page.get_by_role("button", name="Open camera").click()
+    await visit.page.get_by_role("button", name="Send to the stream").click()
+    await expect(visit.page.locator("#camera-state")).to_contain_text("driven by this camera", timeout=LIVE_MS)
+
+    async with visit.page.expect_request(lambda request: request.method == "DELETE"):
+        await visit.page.evaluate(UNPLUG, "video")
+    await expect(visit.page.get_by_role("alert")).to_contain_text("The camera has gone, so nothing is sent.")
+    await expect(visit.page.locator("#camera-state")).to_have_text("")
+    await expect(visit.page.get_by_role("button", name="Open camera")).to_be_visible()
 
 
 def is_light(colours: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:

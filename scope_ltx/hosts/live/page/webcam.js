@@ -13,6 +13,10 @@ const WHY = {
 const PHASES = {
   off: "", preview: "Only you see this.", connecting: "Connecting…", live: "The stream is driven by this camera.",
 };
+const GONE = {
+  video: "The camera has gone, so nothing is sent. Plug it in again or choose another, and open it.",
+  audio: "The microphone has gone: the picture goes on without sound. Plug it in again, choose it and reopen the camera.",
+};
 
 export class Webcam {
   #stream = null;
@@ -72,11 +76,19 @@ export class Webcam {
     } finally {
       this.look.disabled = false;
     }
-    // A camera that is unplugged ends its track.
-    this.#stream.getVideoTracks()[0].addEventListener("ended", () => this.stop());
+    // A device that is unplugged ends its track. One that is stopped here says nothing.
+    const opened = this.#stream;
+    for (const track of opened.getTracks()) track.addEventListener("ended", () => this.#lose(opened, track.kind));
     this.video.srcObject = this.#stream;
     this.#show("preview");
     this.#list(); // names are told only to who was allowed a device
+  }
+
+  #lose(stream, kind) {
+    if (this.#stream !== stream) return; // its camera has gone as well, or was closed meanwhile
+    if (kind === "video") this.stop();
+    else this.#show(this.phase);
+    this.onProblem(new Error(GONE[kind]));
   }
 
   async #change() {
@@ -117,7 +129,8 @@ export class Webcam {
     this.send.hidden = phase === "off";
     this.send.textContent = phase === "preview" ? "Send to the stream" : "Stop sending";
     this.send.classList.toggle("primary", phase === "preview");
-    this.state.textContent = PHASES[phase];
+    const deaf = this.#stream?.getAudioTracks().some(({ readyState }) => readyState === "ended");
+    this.state.textContent = deaf ? `${PHASES[phase]} ${GONE.audio}` : PHASES[phase];
     this.onUse(phase === "live");
   }
 }
