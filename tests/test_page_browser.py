@@ -16,7 +16,7 @@ import httpx
 import pytest
 import pytest_asyncio
 from fastapi import Request, Response
-from playwright.async_api import Browser, ViewportSize, expect
+from playwright.async_api import Browser, Route, ViewportSize, expect
 from starlette.middleware.base import RequestResponseEndpoint
 
 from scope_ltx.config import LTX2Config
@@ -373,6 +373,39 @@ async def test_prompts_blend_and_fade(scripted: ScriptedVisit) -> None:
     await expect(state).to_have_text("Queued for the next chunk: a slow tide of colour + an ocean at night")
     scripted.live.playing = "on the way"
     await expect(state).to_have_text("Now playing: on the way")
+
+
+async def test_a_prompt_that_somebody_replaces_is_no_longer_called_queued(scripted: ScriptedVisit) -> None:
+    await scripted.playing()
+    state = scripted.page.locator("#prompt-state")
+    await scripted.page.get_by_label("Prompt", exact=True).fill("a storm")
+    await scripted.page.locator("#send").click()
+    await expect(state).to_have_text("Queued for the next chunk: a storm")
+    scripted.live.prompt = "somebody else's calm"
+    await expect(state).to_have_text("Now playing: a slow tide of colour")
+
+
+async def test_a_status_from_before_a_prompt_was_sent_does_not_call_it_replaced(scripted: ScriptedVisit) -> None:
+    await scripted.playing()
+    asked, sent = asyncio.Event(), asyncio.Event()
+
+    async def answer_late(route: Route) -> None:
+        before = await route.fetch()
+        asked.set()
+        await sent.wait()
+        await route.fulfill(response=before)
+
+    await scripted.page.route("**/api/status", answer_late, times=1)
+    await asked.wait()
+    await scripted.page.get_by_label("Prompt", exact=True).fill("a storm")
+    await scripted.page.locator("#send").click()
+    state = scripted.page.locator("#prompt-state")
+    await expect(state).to_have_text("Queued for the next chunk: a storm")
+    async with scripted.page.expect_response("**/api/status"):
+        sent.set()
+    async with scripted.page.expect_request("**/api/status"):
+        pass  # what came late has been read when the next one is asked for
+    await expect(state).to_have_text("Queued for the next chunk: a storm")
 
 
 async def test_reset_sends_the_schemas_default(scripted: ScriptedVisit) -> None:

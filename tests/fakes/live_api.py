@@ -73,7 +73,8 @@ class LiveApi:
         base = {
             "state": self.state, "chunk": 12, "real_time_factor": 1.34, "buffer_s": 3.2, "stalls": 0,
             "stall_s": 0.0, "viewers": len(self.sessions), "video_codec": "H.264", "bitrate": 1_500_000,
-            "prompt": self.playing, "notes": [], "last_error": None, "model": "small", "uptime_s": 41.0,
+            "prompt": self.playing, "next_prompt": self.prompt, "notes": [], "last_error": None, "model": "small",
+            "uptime_s": 41.0,
         }  # fmt: skip
         return {**base, **self.extra}
 

@@ -105,7 +105,7 @@ async function poll() {
   lastError = problem;
   const answer = unreachable ? null : status;
   const playing = answer?.state === "live" ? answer.prompt : null;
-  prompt.onAir(playing);
+  prompt.onAir(playing, answer?.next_prompt ?? null);
   queue.onAir(answer?.chunk ?? null, playing, answer?.next_prompt);
   recording.show(answer);
   document.body.classList.toggle("no-uploads", status !== null && !status.uploads);

@@ -8,6 +8,7 @@ export class PromptBox {
   #queued = null;
   #playing = null;
   #before = null;
+  #stale = false;
 
   constructor(form, { sendPrompt, sendBlend, toasts }) {
     this.form = form;
@@ -35,9 +36,13 @@ export class PromptBox {
     if (this.box.value === "") this.box.value = prompt;
   }
 
-  /** `playing` is the prompt of the chunk on air, or null before the first. */
-  onAir(playing) {
+  /** `playing` is the prompt of the chunk on air, or null before the first; `asked` what the stream heads for,
+   *  whoever asked, or null while no server says so. */
+  onAir(playing, asked) {
     this.#playing = playing;
+    // A status that was on its way while a prompt was sent may not know of it.
+    if (asked !== null && !this.#stale && asked !== this.#queued) this.#queued = null;
+    if (asked !== null) this.#stale = false;
     // While a blend takes over, what plays is neither what was before nor what was sent.
     const fading = this.#before !== null && playing !== null && playing !== this.#before;
     if (this.#queued !== null && (fading || playing === this.#queued)) this.#queued = null;
@@ -48,9 +53,7 @@ export class PromptBox {
   async sendNext(text) {
     const chunks = this.blend.chunks();
     const answer = chunks ? await this.sendBlend([{ text, weight: 1 }], chunks) : await this.sendPrompt(text);
-    this.#before = chunks ? this.#playing : null;
-    this.#queued = answer.prompt === this.#playing ? null : answer.prompt;
-    this.#show();
+    this.#queue(answer.prompt, chunks > 0);
     return answer.prompt;
   }
 
@@ -65,18 +68,22 @@ export class PromptBox {
     try {
       const blend = this.blend.read(prompt);
       const answer = blend ? await this.sendBlend(blend.prompts, blend.chunks) : await this.sendPrompt(prompt);
-      // The server may tidy the text; what it will report as playing is what it gives back here.
-      const taken = answer.prompt;
-      this.#before = blend ? this.#playing : null;
       this.#fail("");
-      this.#queued = taken === this.#playing ? null : taken;
-      this.#show();
+      this.#queue(answer.prompt, blend !== null);
     } catch (error) {
       if (error instanceof RangeError || error.fields?.length) this.#fail(error.message);
       else this.toasts.error(error);
     } finally {
       this.button.disabled = false;
     }
+  }
+
+  /** The server may tidy the text; `taken`, what it gives back, is what it will report as playing. */
+  #queue(taken, fades) {
+    this.#before = fades ? this.#playing : null;
+    this.#queued = taken === this.#playing ? null : taken;
+    this.#stale = true;
+    this.#show();
   }
 
   #fail(sentence) {
