@@ -50,6 +50,10 @@ def names(directory: Path) -> list[str]:
     return [path.name for path in directory.iterdir()]
 
 
+def written(directory: Path) -> list[Path]:
+    return [path for path in directory.iterdir() if path.stat().st_size]
+
+
 def read(path: str) -> bytes:
     return Path(path).read_bytes()
 
@@ -176,6 +180,31 @@ async def test_the_oldest_that_nothing_uses_makes_room(tmp_path: Path) -> None:
     with pytest.raises(ProblemError, match="the stream uses them") as refused:
         await store.add(pieces(body))
     assert refused.value.status == 507
+
+
+async def test_what_a_killed_server_left_makes_room_and_what_arrives_stays(tmp_path: Path) -> None:
+    go = asyncio.Event()
+
+    async def held() -> AsyncIterator[bytes]:
+        yield picture()
+        yield b"\0" * MEBI
+        await go.wait()
+
+    left, elsewhere = tmp_path / "incoming-0123456789abcdef.mp4", tmp_path / "incoming-fedcba9876543210.mp4"
+    store = UploadStore(tmp_path, list, Limits(total_nbytes=3 * MEBI), check=FakeCheck())
+    arriving = asyncio.create_task(store.add(held()))
+    async with asyncio.timeout(10):
+        while not (here := written(tmp_path)):  # noqa: ASYNC110 - by a thread
+            await asyncio.sleep(0.001)
+    left.write_bytes(b"\0" * 2 * MEBI)
+    elsewhere.write_bytes(b"\0")
+    for path in (left, *here):
+        os.utime(path, (0, 0))
+    await store.add(pieces(picture()))
+    assert not left.exists()
+    assert elsewhere.exists()
+    go.set()
+    assert (await arriving).path.exists()
 
 
 async def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

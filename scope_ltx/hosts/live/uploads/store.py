@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -26,6 +27,9 @@ logger = logging.getLogger(__name__)
 CHECK_TIMEOUT_S = 90.0
 UPLOAD_TIMEOUT_S = 600.0
 """512 MiB in ten minutes is 7 Mb/s; a sender that trickles must not hold a place for ever."""
+LEFT_S = UPLOAD_TIMEOUT_S + CHECK_TIMEOUT_S
+"""What was arriving and was not written to for so long is nobody's: its server was killed. A younger file may be
+arriving at another server that shares the directory."""
 MAX_AT_ONCE = 4
 _NAME = re.compile(r"(image|audio|video)-[0-9a-f]{16}\.[a-z0-9]{3,4}")
 _INCOMING = "incoming-"
@@ -90,17 +94,17 @@ class UploadStore:
         self._in_use = in_use
         self._limits = limits or Limits()
         self._check = check
-        self._arriving = 0
+        self._arriving: set[str] = set()
         self._checking = asyncio.Semaphore(1)
 
     async def add(self, body: AsyncIterator[bytes]) -> Stored:
         """Take a file. Raises ProblemError 400 for nothing, 408, 413, 415, 503 and 507; BadFieldsError 422 for a
         file that cannot be used."""
-        if self._arriving >= MAX_AT_ONCE:
+        if len(self._arriving) >= MAX_AT_ONCE:
             detail = f"{MAX_AT_ONCE} files are on their way already: try again"
             raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": "5"})
-        self._arriving += 1
         key = secrets.token_hex(8)
+        self._arriving.add(key)
         try:
             async with asyncio.timeout(UPLOAD_TIMEOUT_S):
                 incoming, found = await self._receive(body, key)
@@ -112,7 +116,7 @@ class UploadStore:
             detail = f"the server cannot store the file: {error.strerror}"
             raise ProblemError(HTTPStatus.INSUFFICIENT_STORAGE, detail) from error
         finally:
-            self._arriving -= 1
+            self._arriving.remove(key)
             for left in self.directory.glob(f"{_INCOMING}{key}*"):
                 left.unlink(missing_ok=True)
 
@@ -145,6 +149,7 @@ class UploadStore:
             detail = f"this is no file of a kind that is taken: {TAKEN}"
             raise ProblemError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail)
         self.directory.mkdir(parents=True, exist_ok=True)
+        self._remove_left()
         path = self.directory / f"{_INCOMING}{key}{found.suffix}"
         with path.open("xb") as file:
             await self._write(file, head, body, found)
@@ -197,6 +202,16 @@ class UploadStore:
         if total > self._limits.total_nbytes:
             detail = f"uploads may take {self._limits.total_nbytes // MEBI} MiB together, and the stream uses them"
             raise ProblemError(HTTPStatus.INSUFFICIENT_STORAGE, detail)
+
+    def _remove_left(self) -> None:
+        """What a server that was killed had taken in by then."""
+        since_s = time.time() - LEFT_S
+        for path, stat in self._files().items():
+            # A clock that was set forward makes what arrives here look old, too.
+            ours = any(path.name.startswith(f"{_INCOMING}{key}") for key in self._arriving)
+            if path.name.startswith(_INCOMING) and stat.st_mtime < since_s and not ours:
+                path.unlink(missing_ok=True)
+                logger.info("%s was left by a server that was killed, and is removed", path.name)
 
     def _files(self) -> dict[Path, os.stat_result]:
         found = {}
