@@ -66,7 +66,8 @@ def _read_file(path: Path) -> dict[str, Any]:
     if path.suffix not in (".toml", ".json"):
         raise ValueError(f"{path}: a configuration file ends in .toml or .json")
     try:
-        text = path.read_text(encoding="utf-8")
+        # Editors and shells on Windows begin a UTF-8 file with a byte order mark.
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:

@@ -442,6 +442,13 @@ def test_a_file_that_is_no_configuration(tmp_path: Path, name: str, content: byt
     assert str(caught.value).startswith(str(path))
 
 
+@pytest.mark.parametrize(("name", "text"), [("a.toml", "num_steps = 4\r\n"), ("a.json", '{"num_steps": 4}\r\n')])
+def test_a_byte_order_mark_is_no_part_of_a_file(name: str, text: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert read_parameters(path) == {"num_steps": 4}
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot be read: No such file"):
         read_parameters(tmp_path / "none.toml")
