@@ -93,7 +93,7 @@ async def test_after_a_song_that_is_to_stop_the_picture_stands_until_there_is_an
         await client.patch("/api/parameters", json={"audio_at_end": "silence"})
         status = await until(client, lambda status: status["chunk"] > 1)
         assert status["notes"] == []
-        assert "scope_ltx_chunk_failures_total" not in (await client.get("/metrics")).text
+        assert "scope_ltx_chunk_failures_total{" not in (await client.get("/metrics")).text
 
 
 async def test_the_prompt_on_air_is_known_however_short_a_chunk_is() -> None:

@@ -85,7 +85,7 @@ class LiveStream:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was decided for the user about the newest chunk; after a song that is to stop, that no other comes."""
+        """What was decided for the user about the newest chunk, and that no other comes after a song's end."""
         idle = self._loop.report.idle
         if idle is None:
             return self.session.last_notes
