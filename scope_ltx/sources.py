@@ -264,7 +264,7 @@ class ChunkSources:
         """What to tell about a live picture that stays away, or of which too few fit."""
         age_s = self._live_age_s()
         if self._live_frames is not None and age_s is not None and age_s <= LIVE_NOTED_S:
-            kept = self._live_frames.kept_rate
+            kept = self._live_frames.thinned_rate
             if kept is None or kept >= config.frame_rate:
                 return ()
             return (f"a chunk this long looks at {kept:.0f} of the live source's pictures a second: no more fit",)

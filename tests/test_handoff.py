@@ -294,32 +294,6 @@ def test_a_segment_that_fails_while_it_is_waited_for_is_backed_off_from() -> Non
     assert BACKOFF_S[0] in clock.waits[waits:]
 
 
-def test_a_segment_that_is_being_finished_comes_before_the_end() -> None:
-    """The song ends while its last chunk is decoded."""
-    clock, handoff = FakeClock(), Handoff[Segment]()
-    source = Slow(clock, 1.4)
-
-    def until_the_end() -> Future[Segment]:
-        if len(source.begun) == 2:
-            raise OSError("the song is over")
-        return source()
-
-    loop = ChunkLoop(until_the_end, handoff, clock, lambda: 0.0, fatal=(OSError,))
-    assert loop.step()
-    source.finish(0)
-    assert handoff.poll() is not None
-    assert loop.step()
-    thread = in_thread(loop.step)
-    thread.join(0.05)
-    assert thread.is_alive()
-    assert handoff.poll() is None
-    source.finish(1)
-    thread.join(JOIN_S)
-    assert handoff.poll() is source.begun[1][1]
-    with pytest.raises(OSError, match="the song is over"):
-        handoff.poll()
-
-
 def test_with_nothing_to_make_it_rests_until_something_changes() -> None:
     clock, handoff = FakeClock(), Handoff[Segment]()
     make, over = fake_source(clock, 0.1), True
@@ -337,6 +311,38 @@ def test_with_nothing_to_make_it_rests_until_something_changes() -> None:
     over = False
     assert loop.step()
     assert (loop.report.segments, loop.report.idle) == (1, None)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_segment_that_is_being_finished_comes_before_a_rest(fails: bool) -> None:
+    """The song ends while its last chunk is decoded. If that fails, it is made again, and there is no rest."""
+    clock, handoff = FakeClock(), Handoff[Segment]()
+    source = Slow(clock, 1.4)
+
+    def until_the_end() -> Future[Segment]:
+        if len(source.begun) == 2:
+            raise OSError("the song is over")
+        return source()
+
+    loop = ChunkLoop(until_the_end, handoff, clock, lambda: 0.0, idle=(OSError,))
+    assert loop.step()
+    source.finish(0)
+    assert handoff.poll() is not None
+    assert loop.step()
+    thread = in_thread(loop.step)
+    thread.join(0.05)
+    assert (thread.is_alive(), loop.report.idle) == (True, None)
+    if fails:
+        source.begun[1][0].set_exception(ValueError("the decoder broke"))
+    else:
+        source.finish(1)
+    thread.join(JOIN_S)
+    assert not thread.is_alive()
+    if fails:
+        assert (loop.report.idle, loop.report.last_error, clock.waits) == (None, "the decoder broke", [])
+    else:
+        assert handoff.poll() is source.begun[1][1]
+        assert (loop.report.idle, clock.waits) == ("the song is over", [BACKOFF_S[-1]])
 
 
 def test_the_place_of_a_segment_that_failed_is_given_back_when_its_failure_is_known() -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import re
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from scope_ltx.errors import UnsupportedError
 from scope_ltx.hosts.live.operations.chunk_log import ChunkLog
 from scope_ltx.hosts.live.operations.logs import FIELDS, JsonLines, configure_logging
+from scope_ltx.hosts.live.operations.metrics import ChunkMetrics
 from scope_ltx.hosts.live.stream.explain import explained
 from scope_ltx.hosts.live.stream.made_chunk import MadeChunk
 from scope_ltx.hosts.live.webrtc.viewer_stats import Flow, viewer_stats
@@ -55,6 +57,31 @@ class Weighty(TestCardGenerator):
         chunk = super().generate(request)
         stats = ChunkStats(0.1, 0.7, 0.2, request.config.num_steps, "graphs", False, 3_000, 5_000, 7_000)
         return Chunk(chunk.frames, chunk.samples, chunk.sample_rate, stats)
+
+
+class ScrapedMeanwhile:
+    """A chunk that somebody scrapes in the middle of being counted."""
+
+    stats = ChunkStats(0.1, 0.7, 0.2, 8)
+
+    def __init__(self, metrics: ChunkMetrics) -> None:
+        self.texts: list[str] = []
+        self.scrape = threading.Thread(target=lambda: self.texts.append(metrics.text().decode()))
+
+    @property
+    def media_s(self) -> float:
+        self.scrape.start()
+        self.scrape.join(0.1)
+        return 1.0
+
+
+def test_a_scrape_has_all_of_a_chunk_or_nothing() -> None:
+    metrics = ChunkMetrics()
+    chunk = ScrapedMeanwhile(metrics)
+    metrics.made(cast(MadeChunk, chunk))
+    chunk.scrape.join()
+    for counted in ("scope_ltx_chunks_total 1.0", "scope_ltx_media_seconds_total 1.0"):
+        assert counted in chunk.texts[0]
 
 
 async def test_metrics_tell_what_was_made_and_how_it_goes() -> None:

@@ -281,35 +281,64 @@ def test_a_producers_exception_ends_the_broadcast_with_it() -> None:
         loop.close()
 
 
-def test_what_was_made_before_the_producers_exception_is_shown_to_its_end() -> None:
-    """The last segment of a song that is to stop there. 73 frames end within a block."""
-
-    async def scenario() -> tuple[Viewer, float]:
-        handoff: Handoff[Segment] = Handoff(2)
+def test_after_the_end_a_subscription_is_closed_at_once() -> None:
+    async def scenario() -> None:
+        handoff: Handoff[Segment] = Handoff()
         broadcaster = Broadcaster(handoff, clock, InlineExecutor())
-        viewer = Viewer(broadcaster, clock)
-        for segment in segments(2, frames=73):
-            assert handoff.reserve()
-            handoff.put(segment)
-        handoff.fail(RuntimeError("the song is over"))
-        with pytest.raises(RuntimeError, match="the song is over"):
-            await broadcaster.run()
-        assert (broadcaster.playing, broadcaster.over, broadcaster.report.stalls) == (False, True, 0)
-        await asyncio.gather(*viewer.tasks)
+        handoff.close()
+        await broadcaster.run()
+        assert (broadcaster.playing, broadcaster.over) == (False, True)
         with pytest.raises(SubscriptionClosedError):
             await broadcaster.subscribe("audio").next()
-        return viewer, clock.now()
 
     clock = FakeClock()
     loop = VirtualLoop(clock)
     try:
-        viewer, ended_s = loop.run_until_complete(scenario())
+        loop.run_until_complete(scenario())
     finally:
         loop.close()
-    seconds = 146 / 24
-    assert len(viewer.of("H264")) == 146
-    assert len(viewer.of("audio")) == -(-seconds // 0.02)
-    assert ended_s - viewer.of("H264")[0][0] == pytest.approx(seconds, abs=0.05)
+
+
+def test_at_rest_the_picture_stands_for_who_joins_too_and_that_is_no_stall() -> None:
+    """Ten seconds without media, as after a song that is to stop."""
+
+    async def scenario() -> tuple[Viewer, Viewer, Broadcaster]:
+        handoff: Handoff[Segment] = Handoff()
+        resting = False
+        broadcaster = Broadcaster(handoff, clock, InlineExecutor(), resting=lambda: resting)
+        first, second = segments(2, frames=25)
+        viewer = Viewer(broadcaster, clock)
+        playing = asyncio.create_task(broadcaster.run())
+        assert handoff.reserve()
+        handoff.put(first)
+        await asyncio.sleep(0.5)
+        resting = True
+        await asyncio.sleep(5)
+        late = Viewer(broadcaster, clock)
+        await asyncio.sleep(5)
+        assert handoff.reserve()
+        resting = False
+        handoff.put(second)
+        await asyncio.sleep(2)
+        handoff.close()
+        await playing
+        await asyncio.gather(*viewer.tasks, *late.tasks)
+        return viewer, late, broadcaster
+
+    clock = FakeClock()
+    loop = VirtualLoop(clock)
+    try:
+        viewer, late, broadcaster = loop.run_until_complete(scenario())
+    finally:
+        loop.close()
+    assert (broadcaster.report.stalls, broadcaster.report.stall_s) == (0, 0.0)
+    joined_s, packet = late.of("H264")[0]
+    assert packet.keyframe
+    assert joined_s < late.of("audio")[0][0] + 1.1
+    pictures = [packet.ticks for _, packet in viewer.of("H264")]
+    assert len(pictures) == pytest.approx(2 * 25 + 9, abs=1)
+    assert np.diff(pictures).max() == TICKS_PER_SECOND
+    assert np.diff([packet.ticks for _, packet in viewer.of("audio")]).max() == BLOCK_TICKS
 
 
 def test_a_viewer_that_does_not_read_is_skipped_forward_to_a_keyframe() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
+from scope_ltx.config import LTX2Config
+from scope_ltx.hosts.scope.once import OncePinned
 from scope_ltx.hosts.scope.reference import InputFrames, smaller
 from scope_ltx.inputs import Pixels
-from scope_ltx.request import ChunkRequest
+from scope_ltx.request import Chunk, ChunkRequest
 from tests.fakes.scope_api import MediaTimestamp
 from tests.fakes.scope_time import VirtualSession, VirtualTime, brightness, longest_gap_s, number_of, skews_s
 
@@ -200,6 +203,37 @@ def test_one_is_not_used_up_by_a_chunk_that_failed(picture: str) -> None:
     time.run(4)
     assert pins(time)[:3] == [[0]] * 3
     assert not any(pins(time)[3:])
+
+
+class Late:
+    """Chunks that the test finishes."""
+
+    def __init__(self) -> None:
+        self.pins: list[list[int]] = []
+        self.chunks: list[Future[Chunk]] = []
+
+    def submit(self, request: ChunkRequest) -> Future[Chunk]:
+        self.pins.append([pin.frame_idx for pin in request.inputs.pins])
+        self.chunks.append(Future())
+        return self.chunks[-1]
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(("since", "next_pins"), [({}, [0]), ({"first_frame_image": None}, [])])
+def test_one_that_was_taken_back_does_not_come_again_after_a_failure(
+    picture: str, since: dict[str, str | None], next_pins: list[int]
+) -> None:
+    generator = Late()
+    once = OncePinned(generator, lambda _: None)
+    request = ChunkRequest(LTX2Config(height=32, width=32, num_frames=25), "a cat", 1)
+    once.latch({"first_frame_image": picture})
+    once.submit(request)
+    once.latch(since)
+    generator.chunks[0].set_exception(RuntimeError("the decoder broke"))
+    once.submit(request)
+    generator.chunks[1].set_exception(RuntimeError("the decoder broke"))
+    assert generator.pins == [[0], next_pins]
 
 
 def test_one_that_cannot_be_read_is_told_and_the_chunk_made(

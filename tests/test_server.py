@@ -88,11 +88,13 @@ async def test_after_a_song_that_is_to_stop_the_picture_stands_until_there_is_an
         status = await until(client, lambda status: bool(status["notes"]) and status["buffer_s"] == 0)
         assert (status["state"], status["chunk"], status["last_error"]) == ("live", 1, None)
         assert status["notes"] == [ended]
+        stalls = status["stalls"]
+        await asyncio.sleep(0.5)
         assert (await client.get("/readyz")).status_code == 200
         generator.left = 1000
         await client.patch("/api/parameters", json={"audio_at_end": "silence"})
         status = await until(client, lambda status: status["chunk"] > 1)
-        assert status["notes"] == []
+        assert (status["notes"], status["stalls"]) == ([], stalls)
         assert "scope_ltx_chunk_failures_total{" not in (await client.get("/metrics")).text
 
 

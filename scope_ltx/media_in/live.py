@@ -54,6 +54,8 @@ class LiveReference:
         self._nbytes = 0
         self._late = 0
         self._needed_s = 0.0
+        self._thinned = False
+        self._thinned_rate: float | None = None
         self._lock = threading.Lock()
 
     def push(self, frame: npt.NDArray[np.uint8], at_s: float | None = None) -> None:
@@ -77,7 +79,7 @@ class LiveReference:
                 self._clear()
             self._pushed.append(pushed)
             self._nbytes += pushed.frame.nbytes
-            self._thin(self._spacing_s(pushed.frame.nbytes))
+            self._thin()
             begin_s = pushed.at_s - max(self._window_s, self._needed_s)
             # The frame on show when the window begins may be older than the window: it stays.
             while self._nbytes > self._max_nbytes or (len(self._pushed) > 1 and self._pushed[1].at_s <= begin_s):
@@ -93,6 +95,10 @@ class LiveReference:
         with self._lock:
             held = tuple(self._pushed)
             self._needed_s = float(times.duration_s)
+            since_s = held[-1].at_s - self._needed_s if held else 0.0
+            recent = sum(pushed.at_s > since_s for pushed in held)
+            self._thinned_rate = recent / self._needed_s if self._thinned else None
+            self._thinned = False
         if not held:
             raise MediaInputError("live reference", "no frame has arrived", "Push one before a chunk is made")
         silent_s = now_s - held[-1].arrived_s
@@ -109,11 +115,10 @@ class LiveReference:
         return None if newest is None else self._clock.now() - newest.arrived_s
 
     @property
-    def kept_rate(self) -> float | None:
-        """Frames a second that fit for as long as the last chunk was; None before the first."""
-        with self._lock:
-            spacing_s = self._spacing_s(self._pushed[-1].frame.nbytes) if self._pushed else 0.0
-        return 1 / spacing_s if spacing_s else None
+    def thinned_rate(self) -> float | None:
+        """Frames a second that the last chunk could look at, where others had to go for it to look at all of its
+        time; None where none had to."""
+        return self._thinned_rate
 
     @property
     def late_frames(self) -> int:
@@ -130,16 +135,17 @@ class LiveReference:
         with self._lock:
             self._clear()
 
-    def _spacing_s(self, nbytes: int) -> float:
-        """How far apart frames of that size lie when as many as fit last as long as the last chunk. One is not
-        counted: what is on show when a chunk begins is older."""
-        return self._needed_s / max(1, self._max_nbytes // nbytes - 1)
-
-    def _thin(self, spacing_s: float) -> None:
-        """Drop the frame before the newest where it is too near to the one before. The newest always stays."""
-        if len(self._pushed) > 2 and self._pushed[-2].at_s - self._pushed[-3].at_s < spacing_s:
+    def _thin(self) -> None:
+        """Of the last chunk's length, cut into as many equal times as frames fit, each keeps its first frame: drop
+        the one before the newest if it is another. The newest always stays. One place is kept free, because what is
+        on show when a chunk begins is older."""
+        spacing_s = self._needed_s / max(1, self._max_nbytes // self._pushed[-1].frame.nbytes - 1)
+        if not spacing_s or len(self._pushed) < 3:
+            return
+        if self._pushed[-2].at_s // spacing_s == self._pushed[-3].at_s // spacing_s:
             self._nbytes -= self._pushed[-2].frame.nbytes
             del self._pushed[-2]
+            self._thinned = True
 
     def _clear(self) -> None:
         self._pushed.clear()

@@ -29,7 +29,8 @@ LOOP_HEAD_SAMPLES = 30 * OUTPUT_RATE
 
 
 class TrackEnded(ScopeLtxError):
-    """The driving track has played to its end, and is to stop there. A stream ends with it; nothing is wrong."""
+    """The driving track has played to its end, and is to stop there. A file ends with it, a stream rests: nothing
+    is wrong."""
 
 
 @dataclass(frozen=True)

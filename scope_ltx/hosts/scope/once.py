@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
@@ -24,11 +25,13 @@ class OncePinned:
         self._report = report
         self._lock = threading.Lock()
         self._latched: dict[str, str] = {}
+        self._changes: Counter[str] = Counter()
 
     def latch(self, pictures: Mapping[str, str | None]) -> None:
         """{"first_frame_image" or "last_frame_image": path, or None to take it back}."""
         with self._lock:
             for name, path in pictures.items():
+                self._changes[name] += 1
                 self._latched.pop(name, None)
                 if path is not None:
                     self._latched[name] = path
@@ -36,20 +39,29 @@ class OncePinned:
     def submit(self, request: ChunkRequest) -> Future[Chunk]:
         with self._lock:
             taken, self._latched = self._latched, {}
+            changes = self._changes.copy()
         if not taken:
             return self._generator.submit(request)
+        request = self._with(request, taken)
         try:
-            chunk = self._generator.submit(self._with(request, taken))
+            chunk = self._generator.submit(request)
         except BaseException:
-            self._put_back(taken)
+            self._put_back(taken, changes)
             raise
-        chunk.add_done_callback(lambda made: None if made.exception() is None else self._put_back(taken))
+
+        def finished(made: Future[Chunk]) -> None:
+            if made.exception() is not None:
+                self._put_back(taken, changes)
+
+        chunk.add_done_callback(finished)
         return chunk
 
-    def _put_back(self, taken: Mapping[str, str]) -> None:
-        """For the next try; a picture that has come since goes first."""
+    def _put_back(self, taken: Mapping[str, str], changes: Counter[str]) -> None:
+        """For the next try, where no other has come since, and it was not taken back."""
         with self._lock:
-            self._latched = {**taken, **self._latched}
+            for name, path in taken.items():
+                if self._changes[name] == changes[name]:
+                    self._latched[name] = path
 
     def close(self) -> None:
         self._generator.close()

@@ -163,9 +163,12 @@ class Broadcaster:
         executor: Executor,
         on_air: Callable[[int], None] | None = None,
         video_encoder: Callable[[VideoCodec], VideoEncoder] = VideoEncoder,
+        resting: Callable[[], bool] = lambda: False,
     ) -> None:
         """`on_air` is called on the event loop with the index of each segment when its first packet leaves.
-        `video_encoder` makes the one encoder of a codec when somebody first watches it."""
+        `video_encoder` makes the one encoder of a codec when somebody first watches it. While `resting` says that
+        nothing is to come for now, the last picture stands, for those who join then as well, and that is no stall.
+        """
         self._handoff = handoff
         self._clock = clock
         self._executor = executor
@@ -181,8 +184,8 @@ class Broadcaster:
         self._handoff_changed = asyncio.Event()
         self._on_air: int | None = None
         self._tell_on_air = on_air
+        self._resting = resting
         self._late_s = {"audio": 0.0, "video": 0.0}
-        self._all_ready = False
         self._over = False
 
     @property
@@ -250,17 +253,12 @@ class Broadcaster:
             self._subscriptions.remove(subscription)
 
     async def run(self) -> None:
-        """Play until the hand-off closes, then end every subscription. Raises the producer's exception, when
-        everything that it made before has been shown."""
+        """Play until the hand-off closes, then end every subscription. Raises the producer's exception."""
         loop = asyncio.get_running_loop()
         self._handoff.on_change(functools.partial(self._wake, loop))
         publishing = asyncio.create_task(self._publish(), name="publish")
         try:
-            failure = await self._prepare(publishing)
-            self._all_ready = True
-            self._ready_changed.set()
-            await publishing
-            raise failure
+            await self._prepare(publishing)
         except HandoffClosedError:
             logger.debug("the hand-off was closed: the broadcast ends")
         finally:
@@ -274,16 +272,12 @@ class Broadcaster:
     def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
         loop.call_soon_threadsafe(self._handoff_changed.set)
 
-    async def _prepare(self, publishing: asyncio.Task[None]) -> BaseException:
-        """Until the producer has failed and all that it made before is encoded. Returns its exception."""
+    async def _prepare(self, publishing: asyncio.Task[None]) -> None:
         loop = asyncio.get_running_loop()
         while True:
             if publishing.done():
                 publishing.result()
             self._take_segments()
-            failure = self._handoff.failure
-            if failure is not None and not self._playout.ready_ticks:
-                return failure
             blocks = self._compose() if self._started else []
             if not blocks:
                 await self._pause()
@@ -295,11 +289,8 @@ class Broadcaster:
             self._ready_changed.set()
 
     async def _publish(self) -> None:
-        """Until all is ready and published."""
         while True:
             while not self._ready:
-                if self._all_ready:
-                    return
                 self._ready_changed.clear()
                 await self._ready_changed.wait()
             _, _, packet = heapq.heappop(self._ready)
@@ -317,7 +308,7 @@ class Broadcaster:
                     subscription.deliver(packet)
 
     def _take_segments(self) -> None:
-        while self._buffered_s() < TAKE_AHEAD_S and self._handoff.failure is None:
+        while self._buffered_s() < TAKE_AHEAD_S:
             segment = self._handoff.poll()
             if segment is None:
                 return
@@ -331,9 +322,12 @@ class Broadcaster:
         late_s = now - self._playout_clock.deadline_s(self._playout.next_ticks)
         if late_s > RESYNC_S:
             self._note(self._playout.skip(math.ceil(late_s * TICKS_PER_SECOND / BLOCK_TICKS)))
+        stands = self._resting() and not len(self._handoff) and not self._playout.ready_ticks
+        if stands:
+            self._playout_clock.rest()
         blocks = []
         while (ahead_s := self._playout_clock.deadline_s(self._playout.next_ticks) - now) < LEAD_S:
-            block = self._playout.next_block(force=ahead_s <= FORCE_S)
+            block = self._playout.next_block(force=ahead_s <= FORCE_S, stands=stands)
             if block is None:
                 break
             blocks.append(block)

@@ -41,12 +41,6 @@ class Handoff(Generic[T]):
         with self._changed:
             return len(self._items)
 
-    @property
-    def failure(self) -> BaseException | None:
-        """The producer's exception, once nothing is left to take: what `poll` raises now."""
-        with self._changed:
-            return None if self._items else self._error
-
     def reserve(self, beyond: int = 0) -> bool:
         """Wait for a free place and hold it. False when the hand-off is closed: then stop producing.
 

@@ -205,10 +205,6 @@ class ChunkLoop:
             self._end(error)
 
     def _end(self, error: BaseException) -> None:
-        """There will be no further segment. The one that is being finished comes first: the hand-off takes none
-        after."""
-        if self._delivered is not None:
-            self._delivered.wait()
         self._fail(error)
         self._handoff.fail(error)
 
@@ -227,7 +223,12 @@ class ChunkLoop:
         return False
 
     def _rest(self, reason: BaseException) -> None:
-        """Until `retry`, and look again from time to time."""
+        """Until `retry`, and look again from time to time. The segment that is being finished comes first: if it
+        fails, there is something to make."""
+        if self._delivered is not None:
+            self._delivered.wait()
+        if self._must_back_off:
+            return
         with self._reporting:
             self._report = replace(self._report, failures=0, last_error=None, idle=self._describe(reason))
         self._wait(BACKOFF_S[-1])

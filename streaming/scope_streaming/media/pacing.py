@@ -127,12 +127,16 @@ class PlayoutClock:
         """Presentation ticks for media that start at `media_ticks` and cannot show before `earliest`.
 
         Media that come too late move everything after them, and the stall says by how much. The first media
-        of a stream set the relation and are no stall.
+        of a stream, or after a rest, set the relation and are no stall.
         """
         if self._shift_ticks is None:
             self._shift_ticks = earliest - media_ticks
         due = media_ticks + self._shift_ticks
         return max(due, earliest), self.stall(due, earliest - due)
+
+    def rest(self) -> None:
+        """Nothing more is to come for now, as is wanted: the next media, whenever they come, are no stall."""
+        self._shift_ticks = None
 
     def stall(self, at_ticks: int, ticks: int) -> Stall | None:
         """All media from `at_ticks` on show `ticks` later. Nothing happens when that is not positive."""

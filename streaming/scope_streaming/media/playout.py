@@ -69,6 +69,7 @@ class Playout:
         self._next = 0
         self._end = 0
         self._sounding = False
+        self._last: tuple[npt.NDArray[np.uint8], float] | None = None
 
     @property
     def next_ticks(self) -> int:
@@ -101,8 +102,9 @@ class Playout:
         self._end = self._placed[-1].end
         return stall
 
-    def next_block(self, *, force: bool) -> Block | None:
-        """The next 20 ms, or None while media for it are missing. `force` fills in silence."""
+    def next_block(self, *, force: bool, stands: bool = False) -> Block | None:
+        """The next 20 ms, or None while media for it are missing. `force` fills in silence; where the last picture
+        `stands` meanwhile, it comes again once a second."""
         start, end = self._next, self._next + BLOCK_TICKS
         if self._end < end and not force:
             return None
@@ -114,10 +116,13 @@ class Playout:
                 filled = self._copy_samples(placed, samples)
                 index = placed.segment.index if index is None else index
         frames = tuple(frame for placed in self._placed for frame in self._due(placed, end))
+        if stands and self._last is not None and start % TICKS_PER_SECOND < BLOCK_TICKS:
+            frames = (TimedFrame(start, *self._last),)
         self._smooth_edges(samples, filled)
         self._next = end
         while self._placed and self._placed[0].end <= end:
-            self._placed.popleft()
+            shown = self._placed.popleft().segment
+            self._last = shown.frames[-1].copy(), len(shown.frames) / shown.times.seconds
         return Block(start, samples, frames, index)
 
     def skip(self, blocks: int) -> Stall | None:

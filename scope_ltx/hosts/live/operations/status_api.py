@@ -119,7 +119,8 @@ def status_router(
         """A viewer would see something: at least one chunk was made, and the stream is not over."""
         if not stream.broadcaster.playing:
             detail = stream.last_error or "no chunk was made yet"
-            raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, detail, {"Retry-After": "2"})
+            again = {} if stream.broadcaster.over else {"Retry-After": "2"}
+            raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, detail, again)
         return Health(status="ready")
 
     return router

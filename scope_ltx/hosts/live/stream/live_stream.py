@@ -53,7 +53,13 @@ class LiveStream:
         self._live_margin = LiveMargin()
         self._handoff: Handoff[Segment] = Handoff()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="media-encoder")
-        self.broadcaster = Broadcaster(self._handoff, clock, self._executor, self._on_air)
+        self.broadcaster = Broadcaster(
+            self._handoff,
+            clock,
+            self._executor,
+            self._on_air,
+            resting=lambda: self._loop.report.idle is not None,
+        )
         self._loop = ChunkLoop(
             self._begin_segment,
             self._handoff,
