@@ -137,8 +137,8 @@ class LiveReference:
 
     def _thin(self) -> None:
         """Of the last chunk's length, cut into as many equal times as frames fit, each keeps its first frame: drop
-        the one before the newest if it is another. The newest always stays. One place is kept free, because what is
-        on show when a chunk begins is older."""
+        the one before the newest if it is another. The newest always stays. One place is kept free: what is on
+        show when a chunk begins is older."""
         spacing_s = self._needed_s / max(1, self._max_nbytes // self._pushed[-1].frame.nbytes - 1)
         if not spacing_s or len(self._pushed) < 3:
             return
