@@ -9,7 +9,6 @@ import os
 import re
 import secrets
 import sys
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -149,9 +148,9 @@ class UploadStore:
             detail = f"this is no file of a kind that is taken: {TAKEN}"
             raise ProblemError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail)
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._remove_left()
         path = self.directory / f"{_INCOMING}{key}{found.suffix}"
         with path.open("xb") as file:
+            self._remove_left(os.fstat(file.fileno()).st_mtime)
             await self._write(file, head, body, found)
         return path, found
 
@@ -203,13 +202,12 @@ class UploadStore:
             detail = f"uploads may take {self._limits.total_nbytes // MEBI} MiB together, and the stream uses them"
             raise ProblemError(HTTPStatus.INSUFFICIENT_STORAGE, detail)
 
-    def _remove_left(self) -> None:
-        """What a server that was killed had taken in by then."""
-        since_s = time.time() - LEFT_S
+    def _remove_left(self, now_s: float) -> None:
+        """What a server that was killed had taken in by then. `now_s` is the file system's own time."""
         for path, stat in self._files().items():
             # A clock that was set forward makes what arrives here look old, too.
             ours = any(path.name.startswith(f"{_INCOMING}{key}") for key in self._arriving)
-            if path.name.startswith(_INCOMING) and stat.st_mtime < since_s and not ours:
+            if path.name.startswith(_INCOMING) and stat.st_mtime < now_s - LEFT_S and not ours:
                 path.unlink(missing_ok=True)
                 logger.info("%s was left by a server that was killed, and is removed", path.name)
 
