@@ -41,8 +41,8 @@ from scope_streaming.media.video_codecs import (
     choose_library,
     open_video,
 )
-from tests.fakes.clock import FakeClock, InlineExecutor
-from tests.fakes.virtual_play import RATE, Reader, Supply, feed, in_virtual_time
+from tests.fakes.clock import FakeClock, InlineExecutor, in_virtual_time
+from tests.fakes.virtual_play import RATE, Reader, Supply, feed
 
 FRAME_TICKS = int(TICKS_PER_SECOND / RATE)
 

@@ -16,8 +16,8 @@ from scope_streaming.media.handoff import Handoff
 from scope_streaming.media.playout import BLOCK_TICKS
 from scope_streaming.media.segment import Segment
 from scope_streaming.media.timeline import TICKS_PER_SECOND
-from tests.fakes.clock import FakeClock, InlineExecutor
-from tests.fakes.virtual_play import Reader, Supply, feed, in_virtual_time
+from tests.fakes.clock import FakeClock, InlineExecutor, in_virtual_time
+from tests.fakes.virtual_play import Reader, Supply, feed
 
 ROOT = Path(__file__).parents[1]
 

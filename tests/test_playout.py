@@ -19,7 +19,7 @@ from scope_streaming.media.pacing import PlayoutClock
 from scope_streaming.media.playout import BLOCK_SAMPLES, BLOCK_TICKS, Block, Playout, TimedFrame
 from scope_streaming.media.segment import Segment
 from scope_streaming.media.timeline import TICKS_PER_SECOND, Timeline
-from tests.fakes.clock import FakeClock, InlineExecutor, VirtualLoop
+from tests.fakes.clock import FakeClock, InlineExecutor, in_virtual_time
 from tests.fakes.generator import SAMPLE_RATE, draw_counter, read_counter, sweep
 
 
@@ -226,11 +226,7 @@ def play(supply: list[tuple[float, Segment]], clock: FakeClock, seconds: float) 
         await asyncio.gather(*viewer.tasks)
         return viewer, broadcaster
 
-    loop = VirtualLoop(clock)
-    try:
-        return loop.run_until_complete(scenario())
-    finally:
-        loop.close()
+    return in_virtual_time(clock, scenario())
 
 
 def test_packets_come_at_their_deadlines_and_buffer_is_told() -> None:
@@ -274,11 +270,7 @@ def test_a_producers_exception_ends_the_broadcast_with_it() -> None:
             await subscription.next()
 
     clock = FakeClock()
-    loop = VirtualLoop(clock)
-    try:
-        loop.run_until_complete(scenario())
-    finally:
-        loop.close()
+    in_virtual_time(clock, scenario())
 
 
 def test_after_the_end_a_subscription_is_closed_at_once() -> None:
@@ -292,11 +284,7 @@ def test_after_the_end_a_subscription_is_closed_at_once() -> None:
             await broadcaster.subscribe("audio").next()
 
     clock = FakeClock()
-    loop = VirtualLoop(clock)
-    try:
-        loop.run_until_complete(scenario())
-    finally:
-        loop.close()
+    in_virtual_time(clock, scenario())
 
 
 def test_at_rest_the_picture_stands_for_who_joins_too_and_that_is_no_stall() -> None:
@@ -326,11 +314,7 @@ def test_at_rest_the_picture_stands_for_who_joins_too_and_that_is_no_stall() -> 
         return viewer, late, broadcaster
 
     clock = FakeClock()
-    loop = VirtualLoop(clock)
-    try:
-        viewer, late, broadcaster = loop.run_until_complete(scenario())
-    finally:
-        loop.close()
+    viewer, late, broadcaster = in_virtual_time(clock, scenario())
     assert (broadcaster.report.stalls, broadcaster.report.stall_s) == (0, 0.0)
     joined_s, packet = late.of("H264")[0]
     assert packet.keyframe

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
 
@@ -57,6 +57,15 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._clock.now()
+
+
+def in_virtual_time(clock: FakeClock, scenario: Coroutine[Any, Any, T]) -> T:
+    """What `scenario` gives, run on an event loop of that clock."""
+    loop = VirtualLoop(clock)
+    try:
+        return loop.run_until_complete(scenario)
+    finally:
+        loop.close()
 
 
 class InlineExecutor(Executor):

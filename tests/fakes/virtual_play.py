@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from fractions import Fraction
-from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,9 +12,8 @@ from scope_streaming.media.encoder import EncodedPacket, Stream
 from scope_streaming.media.handoff import Handoff
 from scope_streaming.media.segment import Segment
 from scope_streaming.media.timeline import Timeline
-from tests.fakes.clock import FakeClock, VirtualLoop
+from tests.fakes.clock import FakeClock
 
-T = TypeVar("T")
 RATE = Fraction(24)
 
 
@@ -64,11 +61,3 @@ class Reader:
                 self.seen.append((self._clock.now(), packet))
         except SubscriptionClosedError:
             return
-
-
-def in_virtual_time(clock: FakeClock, scenario: Coroutine[Any, Any, T]) -> T:
-    loop = VirtualLoop(clock)
-    try:
-        return loop.run_until_complete(scenario)
-    finally:
-        loop.close()
