@@ -29,7 +29,7 @@ ALLOWED = {
     "scope_quant": set(),
 }
 ROOMS = (
-    {"", "errors", "freed_memory", "media_in", "compose", "mode_parameters", "config", "config_file"}
+    {"", "at_end", "errors", "freed_memory", "media_in", "compose", "mode_parameters", "config", "config_file"}
     | {"engine", "manifest", "catalog", "prompts", "inputs", "request", "model_directory"},
     {"checkpoints", "download"},
     {"conditioning", "sampling", "models", "lora", "sound_in", "control"},

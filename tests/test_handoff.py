@@ -273,6 +273,18 @@ def test_a_segment_that_fails_late_is_told_and_its_place_given_back() -> None:
     assert (loop.report.failures, handoff.poll() is not None) == (0, True)
 
 
+def nothing_begins_while_a_failure_is_held_up(loop: ChunkLoop, source: Slow, hold: threading.Event) -> None:
+    """Segment 1 fails while the loop makes its next step, and `hold` is set in the end."""
+    begun = len(source.begun)
+    thread = in_thread(loop.step)
+    failing = in_thread(lambda: source.begun[1][0].set_exception(ValueError("the decoder broke")))
+    thread.join(0.05)
+    assert (thread.is_alive(), len(source.begun)) == (True, begun)
+    hold.set()
+    failing.join(JOIN_S)
+    thread.join(JOIN_S)
+
+
 def test_a_segment_that_fails_while_it_is_waited_for_is_backed_off_from() -> None:
     clock, handoff = FakeClock(), Handoff[Segment](3)
     source, hold = Slow(clock, 0.1), threading.Event()
@@ -282,14 +294,9 @@ def test_a_segment_that_fails_while_it_is_waited_for_is_backed_off_from() -> Non
     # A future wakes who waits for it before it calls its callbacks. Held up between the two, nothing may begin.
     source.at_end = lambda _: hold.wait(JOIN_S)
     assert loop.step()
+    assert len(source.begun) == 2
     waits = len(clock.waits)
-    thread = in_thread(loop.step)
-    failing = in_thread(lambda: source.begun[1][0].set_exception(ValueError("the decoder broke")))
-    thread.join(0.05)
-    assert (thread.is_alive(), len(source.begun)) == (True, 2)
-    hold.set()
-    failing.join(JOIN_S)
-    thread.join(JOIN_S)
+    nothing_begins_while_a_failure_is_held_up(loop, source, hold)
     assert len(source.begun) == 3
     assert BACKOFF_S[0] in clock.waits[waits:]
 
@@ -354,13 +361,8 @@ def test_the_place_of_a_segment_that_failed_is_given_back_when_its_failure_is_kn
         return str(error)
 
     source, loop = overlapping(clock, handoff, describe)
-    thread = in_thread(loop.step)
-    failing = in_thread(lambda: source.begun[1][0].set_exception(ValueError("the decoder broke")))
-    thread.join(0.05)
-    assert (thread.is_alive(), len(source.begun)) == (True, 3)
-    hold.set()
-    failing.join(JOIN_S)
-    thread.join(JOIN_S)
+    assert len(source.begun) == 3
+    nothing_begins_while_a_failure_is_held_up(loop, source, hold)
     assert (len(source.begun), clock.waits) == (4, [BACKOFF_S[0]])
 
 

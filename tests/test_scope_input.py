@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,9 +14,18 @@ from scope_ltx.config import LTX2Config
 from scope_ltx.hosts.scope.once import OncePinned
 from scope_ltx.hosts.scope.reference import InputFrames, smaller
 from scope_ltx.inputs import Pixels
-from scope_ltx.request import Chunk, ChunkRequest
+from scope_ltx.request import ChunkRequest
+from tests.fakes.generator import Unfinished
 from tests.fakes.scope_api import MediaTimestamp
-from tests.fakes.scope_time import VirtualSession, VirtualTime, brightness, longest_gap_s, number_of, skews_s
+from tests.fakes.scope_time import (
+    CountingGenerator,
+    VirtualSession,
+    VirtualTime,
+    brightness,
+    longest_gap_s,
+    number_of,
+    skews_s,
+)
 
 SMALL = {"height": 32, "width": 32, "num_frames": 25}
 GUIDE = {"loras": [{"path": "guide.safetensors", "scale": 1.0}]}
@@ -177,8 +185,8 @@ def picture(tmp_path: Path) -> str:
     return str(path)
 
 
-def pins(time: VirtualTime) -> list[list[int]]:
-    return [[pin.frame_idx for pin in request.inputs.pins] for request in time.generator.requests]
+def pins(generator: CountingGenerator | Unfinished) -> list[list[int]]:
+    return [[pin.frame_idx for pin in request.inputs.pins] for request in generator.requests]
 
 
 def test_a_first_and_a_last_picture_hold_for_one_chunk(picture: str) -> None:
@@ -186,13 +194,13 @@ def test_a_first_and_a_last_picture_hold_for_one_chunk(picture: str) -> None:
     time.host.load(**SMALL)
     session = time.session(prompts="a cat", first_frame_image=picture)
     time.run(3)
-    assert pins(time)[0] == [0]
-    assert not any(pins(time)[1:])
+    assert pins(time.generator)[0] == [0]
+    assert not any(pins(time.generator)[1:])
     begun = len(time.generator.requests)
     session.worker.update(last_frame_image=picture)
     time.run(4)
-    assert sorted(pins(time)[begun:])[-1] == [24]
-    assert sum(map(bool, pins(time)[begun:])) == 1
+    assert sorted(pins(time.generator)[begun:])[-1] == [24]
+    assert sum(map(bool, pins(time.generator)[begun:])) == 1
 
 
 def test_one_is_not_used_up_by_a_chunk_that_failed(picture: str) -> None:
@@ -201,30 +209,15 @@ def test_one_is_not_used_up_by_a_chunk_that_failed(picture: str) -> None:
     time.generator.failures = [RuntimeError("the LoRA is damaged")] * 2
     time.session(prompts="a cat", first_frame_image=picture)
     time.run(4)
-    assert pins(time)[:3] == [[0]] * 3
-    assert not any(pins(time)[3:])
-
-
-class Late:
-    """Chunks that the test finishes."""
-
-    def __init__(self) -> None:
-        self.pins: list[list[int]] = []
-        self.chunks: list[Future[Chunk]] = []
-
-    def submit(self, request: ChunkRequest) -> Future[Chunk]:
-        self.pins.append([pin.frame_idx for pin in request.inputs.pins])
-        self.chunks.append(Future())
-        return self.chunks[-1]
-
-    def close(self) -> None: ...
+    assert pins(time.generator)[:3] == [[0]] * 3
+    assert not any(pins(time.generator)[3:])
 
 
 @pytest.mark.parametrize(("since", "next_pins"), [({}, [0]), ({"first_frame_image": None}, [])])
 def test_one_that_was_taken_back_does_not_come_again_after_a_failure(
     picture: str, since: dict[str, str | None], next_pins: list[int]
 ) -> None:
-    generator = Late()
+    generator = Unfinished()
     once = OncePinned(generator, lambda _: None)
     request = ChunkRequest(LTX2Config(height=32, width=32, num_frames=25), "a cat", 1)
     once.latch({"first_frame_image": picture})
@@ -233,7 +226,7 @@ def test_one_that_was_taken_back_does_not_come_again_after_a_failure(
     generator.chunks[0].set_exception(RuntimeError("the decoder broke"))
     once.submit(request)
     generator.chunks[1].set_exception(RuntimeError("the decoder broke"))
-    assert generator.pins == [[0], next_pins]
+    assert pins(generator) == [[0], next_pins]
 
 
 def test_one_that_cannot_be_read_is_told_and_the_chunk_made(
@@ -256,7 +249,7 @@ def test_one_that_comes_before_the_prompt_waits_for_it(picture: str) -> None:
     time.run(1)
     session.worker.update(prompts="a cat")
     time.run(1)
-    assert pins(time)[0] == [0]
+    assert pins(time.generator)[0] == [0]
 
 
 def test_a_picture_to_start_from_is_cleared_by_null(picture: str) -> None:
@@ -264,7 +257,7 @@ def test_a_picture_to_start_from_is_cleared_by_null(picture: str) -> None:
     time.host.load(**SMALL)
     session = time.session(prompts="a cat", i2v_image=picture)
     time.run(2)
-    assert pins(time)[-1] == [0]
+    assert pins(time.generator)[-1] == [0]
     session.worker.update(i2v_image=None)
     time.run(4)
-    assert pins(time)[-1] == []
+    assert pins(time.generator)[-1] == []

@@ -20,7 +20,7 @@ from scope_ltx.prompt_mix import MAX_PROMPT_CHARACTERS
 from scope_ltx.request import Chunk, ChunkRequest, WeightedPrompt
 from scope_ltx.session import Session, chunk_seed
 from scope_streaming.media.broadcast import LEAD_S, RESYNC_S, TAKE_AHEAD_S
-from tests.fakes.generator import SAMPLE_RATE, TestCardGenerator, read_counter
+from tests.fakes.generator import SAMPLE_RATE, TestCardGenerator, Unfinished, read_counter
 from tests.fakes.sounds import hiss, write_sound
 
 CONFIG = LTX2Config(height=64, width=320, num_frames=9)
@@ -190,19 +190,6 @@ def test_chunks_that_fail_use_up_nothing_of_a_transition() -> None:
         "25% a red ball + 75% a blue ball",
         "a blue ball",
     ]
-
-
-class Unfinished(TestCardGenerator):
-    """Leaves it to the test when a chunk is finished."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.chunks: list[Future[Chunk]] = []
-
-    def submit(self, request: ChunkRequest) -> Future[Chunk]:
-        self.chunks.append(Future())
-        self.requests.append(request)
-        return self.chunks[-1]
 
 
 def test_a_chunk_that_fails_late_uses_up_nothing_of_a_transition_either() -> None:

@@ -245,6 +245,20 @@ def test_what_follows_the_end_can_change_while_it_plays(before: str, after: str)
     np.testing.assert_array_equal(np.concatenate(heard, axis=1), np.tile(sound, (1, rounds + 1))[:, :place])
 
 
+def test_the_same_end_again_opens_nothing() -> None:
+    """It is said before every chunk, also of a song that is shorter than what a loop keeps of its beginning."""
+    opened: list[Path] = []
+
+    def open_reader(path: Path, rate: int) -> ArrayReader:
+        opened.append(path)
+        return ArrayReader(hiss(10_000))
+
+    track = DrivingTrack(Path("track.wav"), "loop", open_reader)
+    for _ in range(3):
+        track.end_with("loop")
+    assert len(opened) == 1
+
+
 def test_a_track_that_has_ended_begins_anew_as_a_loop() -> None:
     sound = hiss(40_000)
     track = track_of(sound, "silence")

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from scope_ltx.at_end import continued
 from scope_ltx.media_in.errors import MediaInputError
 from scope_ltx.media_in.fit import FitMode, fit_array
 from scope_ltx.media_in.frame_times import FrameTimes
 from scope_ltx.media_in.images import load_image
-from scope_ltx.media_in.reference import AtEnd, Frames, checked_at_end, continued
+from scope_ltx.media_in.reference import AtEnd, Frames, checked_at_end
 
 
 class ImageFolderReference:

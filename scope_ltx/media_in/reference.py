@@ -35,18 +35,7 @@ class Clip(ReferenceSource, Protocol):
     """A source with a beginning, which a path names."""
 
     def end_with(self, at_end: AtEnd, at_s: Fraction) -> Fraction:
-        """From now on that follows the last frame. Returns where the clip goes on at `at_s`: see `continued`."""
-
-
-def continued(at_s: Fraction, end_s: Fraction | None, before: AtEnd, now: AtEnd) -> Fraction:
-    """The time from which a clip goes on when something else follows its end from now on: within the round of a
-    loop; at the beginning where it had ended and is to loop. `end_s` is None before it is known.
-
-    Raises ValueError for what is neither loop nor hold.
-    """
-    if checked_at_end(now) == before or end_s is None or at_s < end_s:
-        return at_s
-    return at_s % end_s if before == "loop" else Fraction(0)
+        """From now on that follows the last frame. Returns what `at_s` is called then: `at_end.continued`."""
 
 
 def checked_at_end(at_end: AtEnd) -> AtEnd:

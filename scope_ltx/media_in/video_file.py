@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 from av.container import InputContainer
 
+from scope_ltx.at_end import continued
 from scope_ltx.media_in.errors import MediaInputError
 from scope_ltx.media_in.fit import FitMode, fit_frame
 from scope_ltx.media_in.frame_times import FrameTimes
 from scope_ltx.media_in.orientation import orientation_of
-from scope_ltx.media_in.reference import AtEnd, Frames, checked_at_end, continued
+from scope_ltx.media_in.reference import AtEnd, Frames, checked_at_end
 
 SEEK_AHEAD_S = 2
 """A longer jump forward seeks to a key frame; a shorter one decodes on: key frames are often 2 s apart or more."""

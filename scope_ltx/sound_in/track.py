@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from scope_ltx.at_end import continued
 from scope_ltx.errors import ScopeLtxError
 from scope_ltx.sound_in.files import SoundReader
 from scope_ltx.sound_in.lengths import OUTPUT_RATE, model_samples_for
@@ -106,13 +107,9 @@ class DrivingTrack:
         """
         if _checked(at_end) == self._at_end:
             return
-        length = self._window.length
         if at_end == "loop":
             self._window.keep_head(self._loop_head)
-        if length is not None and self._position >= length:
-            self._position = 0 if at_end == "loop" else self._position
-            if self._at_end == "loop":
-                self._position %= length
+        self._position = continued(self._position, self._window.length, self._at_end, at_end)
         self._at_end = at_end
 
     def seek(self, position: int) -> None:

@@ -62,6 +62,19 @@ class Ending(TestCardGenerator):
         return super().submit(request)
 
 
+class Unfinished(TestCardGenerator):
+    """Leaves it to the test when a chunk is finished."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.chunks: list[Future[Chunk]] = []
+
+    def submit(self, request: ChunkRequest) -> Future[Chunk]:
+        self.chunks.append(Future())
+        self.requests.append(request)
+        return self.chunks[-1]
+
+
 def draw_counter(frame: npt.NDArray[np.uint8], number: int) -> None:
     """Write `number` into the top of an (H, W, 3) frame, lowest bit first."""
     columns = frame.shape[1] // SQUARE
